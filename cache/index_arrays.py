@@ -1,0 +1,82 @@
+"""The index on disk: one plain Zarr array per column, each in one chunk, so that any Zarr library can read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import Crc32cCodec
+
+from ..errors import CorruptStoreError
+from .index import Index
+
+_NAMES = {
+    "ids": "id",
+    "paths": "path",
+    "groups": "group",
+    "labels": "label",
+    "length": "length",
+    "span_seconds": "span_seconds",
+    "offset": "offset",
+    "interval_video": "interval_video",
+    "interval_seconds": "interval_seconds",
+    "interval_label": "interval_label",
+    "box_video": "box_video",
+    "box_frame": "box_frame",
+    "box_xyxy": "box_xyxy",
+    "box_label": "box_label",
+}
+
+
+def write_index(path: Path, index: Index) -> None:
+    """Write the index as a new Zarr group at `path`."""
+    group = zarr.create_group(str(path), zarr_format=3, attributes={"multi_label": index.multi_label})
+    for field, name in _NAMES.items():
+        _write(group, name, getattr(index, field))
+    _write(group, "class", np.array(index.classes, np.dtypes.StringDType()))
+    splits = group.create_group("split")
+    for name, roles in index.splits.items():
+        _write(splits, name, roles)
+
+
+def read_index(path: Path) -> Index:
+    """Read the index that `write_index` wrote.
+
+    Raises
+    ------
+    CorruptStoreError
+        If an array is missing or damaged. (A missing chunk reads as zeros: the caller compares the digest.)
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        columns: dict[str, Any] = {field: _read(group, name) for field, name in _NAMES.items()}
+        return Index(
+            **columns,
+            classes=tuple(_read(group, "class")),
+            multi_label=bool(group.attrs["multi_label"]),
+            splits={name: _read(group, f"split/{name}") for name in sorted(p.name for p in path.glob("split/*/"))},
+        )
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise CorruptStoreError(f"The index {path} cannot be read ({error}); restore it from a copy.") from error
+
+
+def _write(group: zarr.Group, name: str, values: np.ndarray) -> None:
+    text = values.dtype == np.dtypes.StringDType()
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype="string" if text else values.dtype,
+        chunks=tuple(max(1, side) for side in values.shape),
+        compressors=[Crc32cCodec()],
+        filters="auto" if text else None,
+        chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
+        config={"write_empty_chunks": True},
+    )
+    if values.size:
+        array[...] = values
+
+
+def _read(group: zarr.Group, name: str) -> np.ndarray:
+    return np.asarray(group[name][...])  # type: ignore[index]

@@ -1,0 +1,140 @@
+"""Scratch: private folders that a killed process may leave behind, and the file operations that survive a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+import time
+import uuid
+from pathlib import Path
+
+from ..errors import UsageError
+
+STALE_SECONDS = 24 * 3600
+"""Age from which another host's scratch counts as abandoned: writing a shard takes seconds to minutes."""
+
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
+
+
+def scratch_name() -> str:
+    """Return a new name that tells its owner: `<host>-<pid>-<uuid>`."""
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def abandoned(parent: Path, prefix: str = "") -> list[Path]:
+    """List the scratch folders whose owner is dead: its process on this host is gone, or another host's is a day old.
+
+    Parameters
+    ----------
+    parent : where to look; may be absent
+    prefix : what their names have before `scratch_name`
+    """
+    return [folder for folder in parent.glob("*") if folder.name.startswith(prefix) and _is_dead(folder, prefix)]
+
+
+def _is_dead(folder: Path, prefix: str) -> bool:
+    try:
+        host, pid, _ = folder.name[len(prefix) :].rsplit("-", 2)
+        number = int(pid)
+    except ValueError:
+        return False  # not ours: somebody else's folder
+    if host != socket.gethostname():
+        try:
+            return time.time() - folder.stat().st_mtime > STALE_SECONDS
+        except FileNotFoundError:
+            return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def make_scratch(parent: Path) -> Path:
+    """Make a private folder below `parent`, which a sweep may be removing at this very moment."""
+    while True:
+        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder = parent / scratch_name()
+            folder.mkdir()
+        except FileNotFoundError:
+            continue
+        return folder
+
+
+def remove_scratch(folder: Path) -> None:
+    """Remove a scratch folder, and its parent if that is empty then."""
+    with contextlib.suppress(FileNotFoundError):  # another sweep was faster
+        shutil.rmtree(folder)
+    remove_if_empty(folder.parent)
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless it holds something, is gone, or is a link elsewhere."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+            raise
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link `source` to `target`, which must not exist: the atomic step of every commit.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a target.
+    UsageError
+        If the file system has no hard links.
+    """
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            raise UsageError(
+                f"{target.parent} cannot take hard links ({error.strerror}), by which vidatt commits shards; "
+                "put the store on one file system that has them."
+            ) from error
+        raise
+
+
+def move(source: Path, target: Path) -> bool:
+    """Rename a folder to its place and make that durable; False if something stands there already."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    sync(target.parent)
+    return True
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a new file and wait until it is on disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """`sync` a folder and everything below."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)

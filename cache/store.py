@@ -1,0 +1,291 @@
+"""The store: one Zarr group per dataset, with an index of its videos and a group per stream."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..errors import (
+    CorruptStoreError,
+    FingerprintMismatchError,
+    RefusedError,
+    ShardMissingError,
+    StoreNotFoundError,
+    UsageError,
+)
+from . import publish
+from .fingerprint import differences, fingerprint, plain
+from .index import Index
+from .index_arrays import read_index, write_index
+from .layout import Layout
+from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
+from .stream import Stream, build_stream
+
+SCHEMA = 1
+"""Version of the format; a reader refuses others."""
+
+_FIRST = ("rgb", "flow", "clip")
+_INDEX = "index"
+
+
+class Store:
+    """The cache of one dataset; from `Store.create` or `Store.open`.
+
+    Attributes
+    ----------
+    path : its folder
+    attributes : schema, digests, row layout, and what the planner gave
+    index : the videos, in store order
+    views, rows, chunk_rows, shard_rows : the layout; rows of a video are view-major, then by segment
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any], index: Index) -> None:
+        self.path, self.attributes, self.index = path, attributes, index
+        self.views: int = attributes["views"]
+        self.rows: int = attributes["rows"]
+        self.chunk_rows: int = attributes["chunk_rows"]
+        self.shard_rows: int = attributes["shard_rows"]
+
+    @classmethod
+    def create(
+        cls, path: str | Path, *, index: Index, views: int, layout: Layout, attributes: Mapping[str, Any]
+    ) -> Store:
+        """Make a store, or open the equal one that is there: another process may be making it at this moment.
+
+        Parameters
+        ----------
+        index : its offsets come from the layout
+        views : crops of each segment, at least 1
+        layout : from `plan_layout` with the index's lengths
+        attributes : JSON values kept with the store (dataset, digests, sampling rule, seed, ...)
+
+        Raises
+        ------
+        RefusedError
+            If a store of another plan or other attributes is there; the message lists what differs.
+        UsageError
+            If the path is taken by something else, or the layout is not that of the index.
+        """
+        path = Path(path)
+        index = replace(index, offset=layout.offset)
+        attributes = _attributes(index, views, layout, attributes)
+        if not (path / "zarr.json").exists():
+            for folder in abandoned(path.parent, prefix=f"{path.name}{publish.SCRATCH}-"):
+                shutil.rmtree(folder, ignore_errors=True)  # another process may be at it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
+            try:
+                zarr.create_group(str(scratch), zarr_format=3, attributes=attributes)
+                write_index(scratch / _INDEX, index)
+                sync_tree(scratch)
+                if not move(scratch, path) and not (path / "zarr.json").exists():
+                    raise UsageError(f"{path} exists and is no vidatt store; give another path.")
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        store = cls.open(path)
+        if odd := differences(attributes, store.attributes):
+            raise RefusedError(
+                f"The store {path} was planned otherwise: {'; '.join(odd)}. Use the settings it was made with, "
+                "or another path."
+            )
+        return store
+
+    @classmethod
+    def open(cls, path: str | Path) -> Store:
+        """Open a store.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is none.
+        RefusedError
+            If it is of another schema version.
+        CorruptStoreError
+            If its metadata or index are damaged.
+        """
+        path = Path(path)
+        try:
+            text = (path / "zarr.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreNotFoundError(f"No vidatt store at {path}; make one with `vidatt extract`.") from None
+        try:
+            attributes = json.loads(text)["attributes"]
+            schema = attributes["schema"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise CorruptStoreError(f"{path}/zarr.json is not that of a vidatt store ({error!r}).") from error
+        if schema != SCHEMA:
+            raise RefusedError(
+                f"The store {path} has schema version {schema}, this vidatt reads {SCHEMA}; install the vidatt that "
+                "made it."
+            )
+        index = read_index(path / _INDEX)
+        if index.content_digest() != attributes["index_digest"]:
+            raise CorruptStoreError(f"The index {path / _INDEX} does not match its digest; restore it from a copy.")
+        return cls(path, attributes, index)
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r}, {len(self.index)} videos, streams {', '.join(self.stream_names) or 'none'})"
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards, the same for every stream."""
+        return -(-self.rows // self.shard_rows)
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether all videos have the same number of segments (a trimmed set)."""
+        return bool((self.index.length == self.index.length[0]).all())
+
+    @property
+    def command(self) -> str:
+        """The command that continues the extraction."""
+        dataset = self.attributes.get("dataset")
+        named = f" --dataset {shlex.quote(dataset)}" if isinstance(dataset, str) else ""
+        return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
+
+    @cached_property
+    def _first_shards(self) -> np.ndarray:
+        return self.index.offset // self.shard_rows  # ascending
+
+    def shard_videos(self, shard: int) -> range:
+        """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
+        self._check_shard(shard)
+        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
+        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
+
+    def shard_row_range(self, shard: int) -> tuple[int, int]:
+        """Return the rows [start, stop) of a shard."""
+        self._check_shard(shard)
+        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+
+    def _check_shard(self, shard: int) -> None:
+        if not 0 <= shard < self.shard_count:
+            raise UsageError(f"The store {self.path} has shards 0..{self.shard_count - 1}, not {shard}.")
+
+    @property
+    def stream_names(self) -> list[str]:
+        """The streams there are: rgb, flow, clip, then others by name."""
+        names = {path.parent.name for path in self.path.glob("[!.]*/zarr.json")} - {_INDEX}
+        return [name for name in _FIRST if name in names] + sorted(names.difference(_FIRST))
+
+    def stream(self, name: str) -> Stream:
+        """Open a stream.
+
+        Raises
+        ------
+        UsageError
+            If there is none of this name; the message lists those there are.
+        """
+        names = self.stream_names
+        if name not in names:
+            raise UsageError(f"The store {self.path} has no stream {name!r}; it has {', '.join(names) or 'none yet'}.")
+        return Stream(self, name)
+
+    def add_stream(self, name: str, *, cube_shape: Sequence[int], recipe: Mapping[str, Any]) -> Stream:
+        """Make a stream, or open the equal one that is there: other processes may be making it at this moment.
+
+        Parameters
+        ----------
+        cube_shape : (K, K, D)
+        recipe : how the stream is made; JSON values, frozen from now on
+
+        Raises
+        ------
+        FingerprintMismatchError
+            If the stream was made with another recipe or shape; the message lists what differs. Nothing is changed.
+        UsageError
+            If the name, the shape or the recipe cannot be kept.
+        """
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == _INDEX:
+            raise UsageError(f"{name!r} cannot name a stream; use letters, digits, '_' and '-', and not 'index'.")
+        shape = tuple(int(side) for side in cube_shape)
+        if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
+            raise UsageError(f"Stream {name!r} has cubes of shape {shape}; it should be (K, K, D), all at least 1.")
+        attributes = {"recipe": plain(recipe), "fingerprint": fingerprint(recipe)}
+        if name not in self.stream_names:
+            scratch = make_scratch(self.path / publish.SCRATCH)
+            try:
+                build_stream(scratch / name, self, shape, attributes)
+                sync_tree(scratch)
+                move(scratch / name, self.path / name)  # else another was faster
+            finally:
+                remove_scratch(scratch)
+        stream = Stream(self, name)
+        odd = differences(recipe, stream.recipe) + differences({"cube_shape": shape}, {"cube_shape": stream.cube_shape})
+        if odd:
+            raise FingerprintMismatchError(
+                f"Stream {name!r} of {self.path} was made with another recipe: {'; '.join(odd)}. Use that recipe, or "
+                "another store."
+            )
+        return stream
+
+    def usable(self, streams: Iterable[str], *, allow_truncated: bool = True, partial: bool = False) -> np.ndarray:
+        """Tell which videos have real rows in all the streams.
+
+        Parameters
+        ----------
+        allow_truncated : whether videos whose decoding ended early count
+        partial : accept streams with shards that are not done; their videos are not usable
+
+        Returns
+        -------
+        [N] bool, in store order
+
+        Raises
+        ------
+        ShardMissingError
+            If a stream has shards that are not done, unless `partial`.
+        """
+        accepted = ("ok", "truncated") if allow_truncated else ("ok",)
+        usable = np.ones(len(self.index), bool)
+        for stream in map(self.stream, streams):
+            missing = stream.missing_shards()
+            if missing and not partial:
+                raise ShardMissingError(
+                    f"Stream {stream.name!r} of {self.path} has {len(missing)} of {self.shard_count} shards not done; "
+                    f"continue with `{self.command}`."
+                )
+            good = {o.id for o in stream.outcomes() if o.outcome in accepted and o.segments > 0}
+            usable &= np.fromiter((name in good for name in self.index.ids), bool, len(self.index))
+            for shard in missing:  # of a long video, some shards may be done
+                usable[self.shard_videos(shard)] = False
+        return usable
+
+    def sweep(self) -> int:
+        """Complete what killed writers left ready, and remove the scratch of dead ones.
+
+        Returns
+        -------
+        The number of scratch folders removed.
+        """
+        return publish.sweep(self.path, [self.path / name for name in self.stream_names])
+
+
+def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, Any]) -> dict[str, Any]:
+    ends = layout.offset + views * index.length
+    if (ends[:-1] > layout.offset[1:]).any() or ends[-1] > layout.rows or (layout.offset % layout.chunk_rows).any():
+        raise UsageError(
+            "The layout is not that of the index: make it with plan_layout from the same lengths and views."
+        )
+    own = {
+        "schema": SCHEMA,
+        "views": int(views),
+        "rows": int(layout.rows),
+        "chunk_rows": int(layout.chunk_rows),
+        "shard_rows": int(layout.shard_rows),
+        "plan_digest": index.digest(),
+        "index_digest": index.content_digest(),
+    }
+    if taken := [key for key in own if key in given and given[key] != own[key]]:
+        raise UsageError(f"The attributes {', '.join(taken)} are the store's own; give others.")
+    return plain({**given, **own})

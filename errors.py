@@ -1,0 +1,86 @@
+"""The ground: every error that vidatt raises on purpose, with the exit code it ends a command with.
+
+A message is one line: what is wrong, in which file or argument, and what to do about it. Anything that is not a
+`VidattError` is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VidattError(Exception):
+    """Base of all errors raised on purpose; the command line prints its message as one line."""
+
+    exit_code = 1
+
+
+class UsageError(VidattError, ValueError):
+    """Wrong use: an argument, option or input file that cannot be what the user meant."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that no registry knows; the message names the nearest known one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        super().__init__(f"Unknown {kind} {name!r}. {hint}")
+
+
+class MissingFileError(UsageError, FileNotFoundError):
+    """A file or folder that the user named, or that a dataset needs, is not there."""
+
+
+class StoreNotFoundError(MissingFileError):
+    """There is no vidatt store at the given path."""
+
+
+class RefusedError(VidattError):
+    """A store or run that does not fit what is asked; the message says what differs. Nothing was changed."""
+
+    exit_code = 3
+
+
+class FingerprintMismatchError(RefusedError):
+    """The recipe of a stream differs from the one its store was made with."""
+
+
+class ShardMissingError(VidattError, LookupError):
+    """Rows were asked for whose shard has no commit marker: they were never extracted."""
+
+
+class CorruptStoreError(VidattError):
+    """A file of the store does not hold what its marker says."""
+
+
+class WeightsError(UsageError):
+    """A weights file is missing, has another digest, or does not fit the network tensor by tensor."""
+
+
+class NotFiniteError(VidattError):
+    """A fit met NaN or infinity; the message names the step and the likely cause."""
+
+
+class InterruptedRunError(VidattError):
+    """Stopped by a signal after draining; the same command continues."""
+
+    exit_code = 75
+
+
+def nearest_key_error(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first of `given` that is not in `known`, naming the nearest known one.
+
+    Raises
+    ------
+    UnknownNameError
+        If any given name is unknown.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)

@@ -1,0 +1,1 @@
+"""Videos in, cubes out: catalogues, decoding, sampling, views, backbones and the extractor."""

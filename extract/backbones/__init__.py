@@ -1,0 +1,1 @@
+"""Frozen networks and hand-made descriptors that turn frames into cubes."""

@@ -1,0 +1,159 @@
+"""A frozen network or descriptor behind one contract: uint8 inputs of a segment in, a cube out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import UnknownNameError, UsageError, VidattError
+from .preprocessing import Preprocessing
+
+CLIP_FRAMES = 16
+FLOW_CHANNELS = 20
+KINDS = ("rgb", "flow", "clip")
+"""What a segment of a stream is: a frame, a stack of flow fields, or consecutive frames."""
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class Backbone(nn.Module):
+    """A frozen network from uint8 inputs to cubes; made by `build_backbone`, never trained.
+
+    Attributes
+    ----------
+    kind : of KINDS
+    crop_px, resize : the input's side, and how frames are to be resized before the crop (see `views.Geometry`)
+    mean, std : (1, channels or 1, 1, 1) with another 1 for clips, of the preprocessing
+    cube_shape : (K, K, D) of the output
+    recipe : what the fingerprint of a stream says about it: name, layer, weights, preprocessing, precision
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        preprocessing: Preprocessing | None,
+        precision: torch.dtype,
+        *,
+        kind: str,
+        crop_px: int,
+        resize: str,
+        channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.preprocessing = preprocessing
+        self.precision = precision
+        self.kind, self.crop_px, self.resize = kind, crop_px, resize
+        self.recipe: dict[str, Any] = {}
+        self.cube_shape: tuple[int, int, int] = (0, 0, 0)
+        self._frames = (CLIP_FRAMES,) if kind == "clip" else ()
+        self._channels = channels
+        shape = (1, -1, 1, 1, 1) if kind == "clip" else (1, -1, 1, 1)
+        for name, values in (("mean", (0.0,)), ("std", (1.0,))):
+            chosen = getattr(preprocessing, name) if preprocessing else values
+            self.register_buffer(name, torch.tensor(chosen).view(shape), persistent=False)
+        self._memory_format = torch.channels_last_3d if kind == "clip" else torch.channels_last
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one segment's input: (S, S, 3), (S, S, 20) or (16, S, S, 3)."""
+        return *self._frames, self.crop_px, self.crop_px, self._channels
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Extract one batch.
+
+        Parameters
+        ----------
+        inputs : uint8 on the backbone's device. rgb: (b, S, S, 3) RGB. flow: (b, S, S, 20), quantised, channels
+            x0, y0, x1, y1, ... clip: (b, 16, S, S, 3) RGB, time in order
+
+        Returns
+        -------
+        (b, K, K, D) in the working precision; a vector layer gives (b, 1, 1, D), and time steps are averaged
+
+        Raises
+        ------
+        UsageError
+            For inputs of another shape or dtype, and for layers that give neither a grid nor a vector.
+        """
+        if inputs.dtype != torch.uint8 or tuple(inputs.shape[1:]) != self.input_shape:
+            raise UsageError(
+                f"Backbone {self.recipe['backbone']!r} takes {list(self.input_shape)} uint8 a segment, not "
+                f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}."
+            )
+        output = self.net(inputs if self.preprocessing is None else self._prepare(inputs))
+        if output.dim() == 5:  # (b, D, T', K, K)
+            output = output.mean(2)
+        elif output.dim() == 2:
+            output = output[:, :, None, None]
+        if output.dim() != 4:
+            raise UsageError(
+                f"Layer {self.recipe['layer']!r} of {self.recipe['backbone']!r} gives {list(output.shape[1:])} a "
+                "segment, neither a grid of descriptors nor a vector; choose a convolutional or linear layer."
+            )
+        return output.permute(0, 2, 3, 1)
+
+    def _prepare(self, inputs: Tensor) -> Tensor:
+        assert self.preprocessing is not None
+        values = inputs.movedim(-1, 1)  # channels-last memory seen as channels-first is in PyTorch's channels_last
+        if self.preprocessing.order == "BGR":
+            values = values.flip(1)
+        values = (values.float() / self.preprocessing.divisor - self.mean) / self.std
+        return values.to(self.precision, memory_format=self._memory_format)
+
+
+def measure(backbone: Backbone, device: torch.device) -> None:
+    """Run one black segment to learn the cube's shape, whatever the documentation says, and note pooling over time.
+
+    Raises
+    ------
+    UsageError
+        If the network cannot take inputs of this size, or the layer gives no square grid.
+    VidattError
+        If it gives NaN or infinity.
+    """
+    name, layer = backbone.recipe["backbone"], backbone.recipe["layer"]
+    dims: list[int] = []
+    hook = backbone.net.register_forward_hook(lambda net, given, output: dims.append(output.dim()))
+    try:
+        with torch.inference_mode():
+            output = backbone(torch.zeros(1, *backbone.input_shape, dtype=torch.uint8, device=device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"Backbone {name!r} cannot take {backbone.crop_px}-pixel inputs: {reason}") from error
+    finally:
+        hook.remove()
+    if output.shape[1] != output.shape[2]:
+        raise UsageError(
+            f"Layer {layer!r} of {name!r} gives {list(output.shape[1:])} a segment, not a square grid of descriptors; "
+            "choose another layer."
+        )
+    if not torch.isfinite(output).all():
+        raise VidattError(f"Backbone {name!r} gives NaN or infinity on a black segment.")
+    if dims == [5]:
+        backbone.recipe["time_pooling"] = "mean"
+    backbone.cube_shape = (output.shape[1], output.shape[2], output.shape[3])
+
+
+def working_precision(choice: str, device: torch.device) -> torch.dtype:
+    """Return the dtype for `--precision`: `auto` is bfloat16 where the hardware multiplies it, else float32."""
+    if choice not in PRECISIONS:
+        raise UnknownNameError("precision", choice, PRECISIONS)
+    if choice != "auto":
+        return torch.float32 if choice == "float32" else torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            flags = next((line.split() for line in file if line.startswith(("flags", "Features"))), [])
+    except FileNotFoundError:  # not Linux
+        return False
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))

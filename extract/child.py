@@ -1,0 +1,83 @@
+"""A process of our own with a pipe to it, watched: decoders and extraction workers live in such children.
+
+A child is started as a fresh interpreter (not forked: threads and CUDA do not survive a fork, and no `__main__` of the
+user's is imported twice), talks over a socket, ignores Ctrl-C and SIGTERM (its parent decides) and dies with
+its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+_START = (
+    "import sys; from vidatt.extract.child import run_child; run_child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))"
+)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def run_child(entry: str, descriptor: int, parent: int) -> None:
+    """Run `module:function` of the package with the connection at `descriptor`; the child's whole life."""
+    import importlib
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # a scheduler signals whole process groups
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent died before the line above
+        os._exit(0)
+    module, _, function = entry.partition(":")
+    connection: Connection = Connection(descriptor)
+    try:
+        getattr(importlib.import_module(module), function)(connection)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        os._exit(0)  # the parent is gone: nobody to tell
+
+
+class Child:
+    """A running child; `connection` sends and receives picklable objects.
+
+    Parameters
+    ----------
+    entry : "package.module:function", called in the child with its end of the connection
+    environment : variables to set in the child beside the parent's own
+    """
+
+    def __init__(self, entry: str, environment: dict[str, str] | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        # the interpreter starts anywhere: a module named like one of ours in the working directory must not win
+        command = [sys.executable, "-P", "-c", _START, entry, str(theirs.fileno()), str(os.getpid())]
+        path = os.pathsep.join(p for p in sys.path if p)
+        with theirs:
+            self.process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+            )
+        self.connection: Connection[Any, Any] = Connection(ours.detach())
+
+    def kill(self) -> None:
+        """End the child now and reap it."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+    def died_of(self) -> str:
+        """Reap a child that closed its connection and return what ended it."""
+        self.connection.close()
+        try:
+            code = self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return "closed its pipe without ending"
+        if code < 0:
+            return f"killed by signal {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"

@@ -1,0 +1,1 @@
+"""Catalogues of videos: ids, labels, splits and truth."""

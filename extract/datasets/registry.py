@@ -1,0 +1,127 @@
+"""The datasets by name. A new one is a file with a `DATASET` beside this one and its line in `_MODULES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ...errors import UnknownNameError, UsageError, nearest_key_error
+from . import actionshapes, folder, listed, ucf101
+from .catalogue import Catalogue
+from .dataset import Dataset, DatasetInfo
+from .video_files import is_walked, spelling_key, walk_videos
+
+_MODULES = (
+    actionshapes,
+    folder,
+    listed,
+    ucf101,
+)
+
+DATASETS: dict[str, Dataset] = {}
+NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
+
+
+def register(dataset: Dataset) -> None:
+    """Add a dataset under its own name.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if dataset.info.name in DATASETS:
+        raise ValueError(f"A dataset named {dataset.info.name!r} is registered already.")
+    DATASETS[dataset.info.name] = dataset
+
+
+for _module in _MODULES:
+    register(_module.DATASET)
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Return the known names, sorted."""
+    return tuple(sorted(DATASETS))
+
+
+def _dataset(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise UnknownNameError("dataset", name, DATASETS)
+    return DATASETS[name]
+
+
+def describe(name: str) -> DatasetInfo:
+    """Return what a user has to know about a dataset.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that is not registered.
+    """
+    return _dataset(name).info
+
+
+def load_catalogue(
+    name: str,
+    *,
+    annotations: Path | None = None,
+    videos: Path | None = None,
+    options: Mapping[str, str] = NO_OPTIONS,
+) -> Catalogue:
+    """Read the catalogue of a dataset.
+
+    Parameters
+    ----------
+    name : a registered name
+    annotations : the folder of official files (the CSV file of `list`); None = where the dataset looks by default
+    videos : the video folder; needed by datasets whose catalogue is the folder itself
+    options : settings of the dataset, see `describe(name).options`
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown dataset or option.
+    MissingFileError, UsageError
+        For files that are not there or cannot be what they should be, with the file and the line.
+    """
+    dataset = _dataset(name)
+    if options and not dataset.info.options:
+        raise UsageError(f"Dataset {name!r} takes no options; leave out {', '.join(sorted(options))}.")
+    nearest_key_error(f"option of dataset {name!r}:", options, dataset.info.options)
+    return dataset.load(annotations=annotations, videos=videos, options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCheck:
+    """How the files on disk differ from a catalogue; every path is relative to the video folder and sorted."""
+
+    missing: tuple[str, ...]  # listed, and not on disk in any spelling
+    surplus: tuple[str, ...]  # video files on disk that the catalogue does not list
+    misnamed: tuple[tuple[str, str], ...]  # (found, expected): the same name up to case or accents
+
+
+def check(name: str, catalogue: Catalogue, videos_dir: Path) -> DatasetCheck:
+    """Compare the video folder with the catalogue in one walk; no file is opened or measured.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that is not registered.
+    MissingFileError
+        If there is no video folder.
+    """
+    _dataset(name)
+    on_disk = set(walk_videos(videos_dir, allow_links_outside=True))
+    listed_paths = {video.path for video in catalogue.videos}
+    # A listed file may have a suffix or a hidden name that the walk does not take for a video: those are looked up.
+    absent = {path for path in listed_paths - on_disk if is_walked(path) or not (videos_dir / path).is_file()}
+    surplus = on_disk - listed_paths
+    by_key = {spelling_key(path): path for path in sorted(surplus)}
+    misnamed = tuple((by_key[spelling_key(path)], path) for path in sorted(absent) if spelling_key(path) in by_key)
+    return DatasetCheck(
+        missing=tuple(sorted(absent - {expected for _, expected in misnamed})),
+        surplus=tuple(sorted(surplus - {found for found, _ in misnamed})),
+        misnamed=misnamed,
+    )

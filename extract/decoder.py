@@ -1,0 +1,119 @@
+"""Decoding in a child process with a watchdog: a file that hangs or crashes the decoder costs one video only."""
+
+from __future__ import annotations
+
+import queue
+import resource
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from .child import Child
+from .segments import Alive, Message, VideoEnd, VideoJob, read_segments
+from .video import VideoReport
+from .windows import StreamInput
+
+RUN_AHEAD_CHUNKS = 4
+"""Chunks that a decoder keeps ready while nobody reads: memory for speed, about 16 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSettings:
+    """How decoding children are run."""
+
+    timeout_seconds: float = 60.0  # without a sign of life from the decoder while somebody waits for it
+    memory_bytes: int = 0  # address space of a child; 0 = no limit
+
+
+def serve(connection: Connection[Any, Any]) -> None:
+    """Answer `(job, streams)` requests until the parent closes the pipe; the child's main loop."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    limit = connection.recv()
+    if limit:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    outbox: queue.Queue[Message] = queue.Queue(maxsize=RUN_AHEAD_CHUNKS)
+    sender = threading.Thread(target=_send_all, args=(connection, outbox), daemon=True)
+    sender.start()
+    while True:
+        job, streams = connection.recv()
+        read_segments(job, streams, outbox.put)
+
+
+def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message]) -> None:
+    import os
+
+    while True:
+        message = outbox.get()
+        try:
+            connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)  # the parent is gone
+
+
+class Decoder:
+    """One decoding child; restarted by itself after a hang or a crash."""
+
+    def __init__(self, streams: tuple[StreamInput, ...], settings: DecoderSettings) -> None:
+        self._streams, self._settings = streams, settings
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child that is running, if one is."""
+        return self._child.process.pid if self._child else None
+
+    def submit(self, job: VideoJob) -> None:
+        """Start on a video; its messages must be read to the end before the next is submitted."""
+        if self._child is not None and self._child.process.poll() is not None:
+            self.close()  # it died between two videos: this one is innocent of that
+        if self._child is None:
+            self._child = Child("vidatt.extract.decoder:serve")
+            self._child.connection.send(self._settings.memory_bytes)
+        self._child.connection.send((job, self._streams))
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what the decoder says about the submitted video; the last message is its `VideoEnd`."""
+        child = self._child
+        if child is None:
+            raise RuntimeError("messages() before submit()")
+        timeout = self._settings.timeout_seconds
+        while True:
+            try:
+                if not child.connection.poll(timeout):
+                    child.kill()
+                    self._child = None
+                    yield _lost("decoder_hang", f"the decoder gave no sign of life for {timeout:g} s and was stopped")
+                    return
+                message: Message = child.connection.recv()
+            except (EOFError, ConnectionResetError):
+                cause = child.died_of()
+                self._child = None
+                yield _lost("decoder_crash", f"the decoder process was {cause}")
+                return
+            if isinstance(message, Alive):
+                continue
+            yield message
+            if isinstance(message, VideoEnd):
+                return
+
+    def interrupt(self) -> None:
+        """Kill the child from another thread; whoever reads its messages sees a crash at once instead of waiting."""
+        child = self._child
+        if child is not None:
+            child.process.kill()
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+
+def _lost(outcome: str, detail: str) -> VideoEnd:
+    return VideoEnd(VideoReport(outcome=outcome, detail=detail), np.empty(0, np.int64), -1, np.empty(0))

@@ -1,0 +1,183 @@
+"""From one video file to the inputs of its segments, for all streams in one decoding pass."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .sampling import Sampler
+from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, expected_frames, presentation_seconds
+from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput, collector
+
+ALIVE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoJob:
+    """One video to read."""
+
+    id: str  # of the catalogue; seeds the random views
+    path: Path
+    sampler: Sampler
+    window_frames: int  # of the longest stream: places the segments, the same for every stream
+    segments: int  # rows that the plan gave to this video; segments beyond are not read
+    start_seconds: float | None = None  # only this stretch of the file
+    stop_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class VideoStart:
+    """A decoding pass begins; whatever came of this video before is void."""
+
+    first_frames: np.ndarray  # (T,) int64 in decode order of the whole file
+    span: tuple[int, int]  # first and last frame that belong to the video; windows are clamped there
+    key: tuple[int, ...]  # of its random views
+
+
+@dataclass(frozen=True, eq=False)
+class VideoEnd:
+    """What a video turned out to be, after its last chunk."""
+
+    report: VideoReport
+    first_frames: np.ndarray  # (T,) int64 in decode order of the whole file; empty if nothing was read
+    last_frame: int  # index of the last frame that belongs to the video; windows are clamped there
+    seconds: np.ndarray  # (last_frame + 1,) float64, time of each frame from the file's first
+
+
+class Alive:
+    """Decoding goes on, though no chunk is ready."""
+
+
+Message = VideoStart | Chunk | GrayChunk | VideoEnd | Alive
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """What one decoding pass saw."""
+
+    times: list[float | None]
+    size: tuple[int, int]  # upright (width, height) of the first frame
+    problem: VideoProblemError | None
+
+    @property
+    def decoded(self) -> int:
+        return len(self.times)
+
+
+def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
+    """Decode one video once and emit the inputs of its segments, then a `VideoEnd`.
+
+    The segments are placed by the stated frame count. If decoding shows another count, the file is read again with
+    the true one, which a second `VideoStart` announces: rare, and cheaper than keeping a whole video in memory.
+    """
+    try:
+        _read(job, streams, emit)
+    except VideoProblemError as problem:
+        emit(
+            VideoEnd(
+                VideoReport(outcome=problem.outcome, detail=problem.detail), np.empty(0, np.int64), -1, np.empty(0)
+            )
+        )
+    except MemoryError:
+        report = VideoReport(outcome="out_of_memory", detail="not enough memory while decoding")
+        emit(VideoEnd(report, np.empty(0, np.int64), -1, np.empty(0)))
+
+
+def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
+    stated = expected_frames(job.path)
+    with VideoReader(job.path) as reader:
+        header, fps = reader.header_frames or stated, reader.fps
+    first, count, known = 0, stated, None
+    if job.start_seconds is not None or job.stop_seconds is not None:
+        known = _decode(job.path, (), emit)  # only times tell which frames a stretch has
+        first, count = _stretch(known, fps, job)
+    firsts = _place(job, first, count, fps)
+    seen = _decode(job.path, _collectors(job, streams, firsts, (first, first + count - 1), emit), emit)
+    if known is None and seen.decoded != stated and seen.decoded:
+        count = seen.decoded
+        firsts = _place(job, 0, count, fps)
+        again = _decode(job.path, _collectors(job, streams, firsts, (0, count - 1), emit), emit)
+        if again.decoded != count:
+            raise VideoProblemError(
+                "unreadable", f"decodes to {count} frames once and to {again.decoded} the next time"
+            )
+    if not seen.decoded:
+        detail = seen.problem.detail if seen.problem else "no frame decodes"
+        raise VideoProblemError("unreadable", detail)
+    outcome, detail = "ok", ""
+    if seen.problem is not None:
+        outcome, detail = "truncated", seen.problem.detail
+    elif seen.decoded < TRUNCATED_BELOW * header:
+        outcome, detail = "truncated", f"{seen.decoded} of {header} stated frames decode"
+    report = VideoReport(
+        outcome=outcome,
+        detail=detail,
+        decoded_frames=seen.decoded,
+        header_frames=header,
+        fps=fps,
+        width=seen.size[0],
+        height=seen.size[1],
+    )
+    emit(VideoEnd(report, firsts, first + count - 1, presentation_seconds(seen.times, fps)[: first + count]))
+
+
+def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
+    if count < 1:
+        return np.empty(0, np.int64)
+    return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+
+
+def _collectors(
+    job: VideoJob, streams: tuple[StreamInput, ...], firsts: np.ndarray, span: tuple[int, int],
+    emit: Callable[[Message], None],
+) -> tuple[Collector, ...]:  # fmt: skip
+    if not len(firsts):
+        return ()
+    key = (zlib.crc32(job.id.encode()),)
+    emit(VideoStart(firsts, span, key))
+    return tuple(collector(stream, firsts, span, key, emit) for stream in streams)
+
+
+def _stretch(known: _Pass, fps: float, job: VideoJob) -> tuple[int, int]:
+    """Return the first frame and the number of frames in [start, stop) seconds."""
+    seconds = presentation_seconds(known.times, fps)
+    start = job.start_seconds or 0.0
+    stop = np.inf if job.stop_seconds is None else job.stop_seconds
+    inside = np.flatnonzero((seconds >= start - 1e-6) & (seconds < stop - 1e-6))
+    if not len(inside):
+        length = f"{seconds[-1]:.2f} s" if len(seconds) else "no frames"
+        raise VideoProblemError("too_short", f"no frame between {start:g} and {stop:g} s (the file has {length})")
+    return int(inside[0]), len(inside)
+
+
+def _decode(path: Path, collectors: tuple[Collector, ...], emit: Callable[[Message], None]) -> _Pass:
+    times: list[float | None] = []
+    size = (0, 0)
+    problem = None
+    heard = time.monotonic()
+    with VideoReader(path) as reader:
+        try:
+            for frame in reader.frames():
+                times.append(frame.seconds)
+                wanting = [c for c in collectors if c.wants(frame.index)]
+                if wanting or size == (0, 0):
+                    rgb = frame.rgb()
+                    size = rgb.shape[1], rgb.shape[0]
+                    forms = FrameStore(rgb)
+                    for one in wanting:
+                        one.add(frame.index, forms)
+                if time.monotonic() - heard > ALIVE_SECONDS:
+                    emit(Alive())
+                    heard = time.monotonic()
+        except VideoProblemError as caught:
+            if caught.outcome == "out_of_memory":
+                raise
+            problem = caught
+    for one in collectors:
+        one.flush()
+    return _Pass(times, size, problem)

@@ -1,0 +1,148 @@
+"""Decode a video file frame by frame, exactly, in bounded memory, with a typed outcome for whatever is wrong with it.
+
+One sequential pass with PyAV; frames are counted in decode order, never looked up by timestamp: AVI files carry no
+timestamps and FFmpeg's guesses there are off by one. What decodes is the truth; header counts lie.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from av.stream import Disposition
+
+TRUNCATED_BELOW = 0.98
+"""A video that decodes to less than this share of its stated frames is `truncated` (XviD headers overstate by 1 %)."""
+
+
+class VideoProblemError(Exception):
+    """What is wrong with a file, as a ledger outcome and one line of detail; never leaves this package."""
+
+    def __init__(self, outcome: str, detail: str) -> None:
+        super().__init__(outcome, detail)
+        self.outcome = outcome
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoReport:
+    """What became of one video."""
+
+    outcome: str  # ok, missing, unreadable, no_video_stream, truncated, too_short, decoder_hang, ...
+    detail: str = ""  # one line for whoever has to mend it
+    decoded_frames: int = 0  # of the whole file, whatever the stretch of interest
+    header_frames: int = 0  # frames that the container states, else its packets; 0 = unknown
+    fps: float = 0.0  # average rate; 0 = unknown
+    width: int = 0  # upright, pixels
+    height: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One decoded frame."""
+
+    index: int  # decode order, 0-based
+    seconds: float | None  # presentation time as the container has it; None if it has none
+    picture: av.VideoFrame = field(repr=False)
+
+    def rgb(self) -> np.ndarray:
+        """Return the upright picture as (H, W, 3) uint8 RGB."""
+        turns = round(self.picture.rotation / 90) % 4
+        return np.rot90(self.picture.to_ndarray(format="rgb24"), turns)
+
+
+def _problem(path: Path, error: OSError | FFmpegError, doing: str) -> VideoProblemError:
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return VideoProblemError("out_of_memory", f"not enough memory while {doing}")
+    if isinstance(error, FileNotFoundError):
+        return VideoProblemError("missing", f"no such file: {path}")
+    reason = getattr(error, "strerror", None) or str(error)
+    return VideoProblemError("unreadable", f"{type(error).__name__} while {doing}: {reason}")
+
+
+class VideoReader:
+    """One video file, read from its start once (`frames()`); make another reader to read it again.
+
+    Raises
+    ------
+    VideoProblemError
+        From the constructor (missing, unreadable, no_video_stream) and from `frames()` when a packet does not decode;
+        what was yielded before stays good.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.is_dir():
+            raise VideoProblemError("unreadable", f"{path} is a folder, not a video file")
+        try:
+            self._container = av.open(str(path), metadata_errors="replace")
+        except (FFmpegError, OSError) as error:
+            raise _problem(path, error, "opening") from error
+        pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not pictures:
+            kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
+            self._container.close()
+            raise VideoProblemError("no_video_stream", f"the file holds {kinds}, no video stream")
+        self._stream = pictures[0]
+        self._stream.codec_context.thread_count = 1  # one thread a process; more lose frames at the end in old FFmpeg
+        self.header_frames = max(0, self._stream.frames)
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        self.fps = float(rate) if rate else 0.0
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def packets(self) -> int:
+        """Count the packets of the video stream without decoding them; uses the reader up."""
+        try:
+            return sum(1 for packet in self._container.demux(self._stream) if packet.size)
+        except (FFmpegError, OSError) as error:
+            raise _problem(self.path, error, "counting packets") from error
+
+    def frames(self) -> Iterator[Frame]:
+        """Yield every frame in decode order; a frame's pixels are converted only when asked for."""
+        index = 0
+        try:
+            for picture in self._container.decode(self._stream):
+                yield Frame(index, picture.time, picture)
+                index += 1
+        except (FFmpegError, OSError) as error:
+            raise _problem(self.path, error, f"decoding after {index} frames") from error
+
+
+def expected_frames(path: Path) -> int:
+    """Return how many frames a file should have: what its header states, else its packets. Nothing is decoded.
+
+    Raises
+    ------
+    VideoProblemError
+        If the file cannot be opened or has no video stream.
+    """
+    with VideoReader(path) as reader:
+        return reader.header_frames or reader.packets()
+
+
+def presentation_seconds(times: list[float | None], fps: float) -> np.ndarray:
+    """Return the time of every frame from the video's first frame, in seconds, (n,) float64.
+
+    The container's own times are used when all are there and increase; else (AVI without timestamps) index / fps, or
+    NaN where the rate is unknown too.
+    """
+    known = np.array([np.nan if t is None else t for t in times], dtype=np.float64)
+    if len(known) and not np.isnan(known).any() and (np.diff(known) > 0).all():
+        return known - known[0]
+    if fps > 0:
+        return np.arange(len(times), dtype=np.float64) / fps
+    return np.full(len(times), np.nan)

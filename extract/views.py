@@ -1,0 +1,188 @@
+"""From a decoded frame to a network's input: resize, then one or more crops; and back, from a crop to the frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..errors import UsageError
+
+AREA_SHARE = (0.08, 1.0)
+ASPECT = (3 / 4, 4 / 3)
+"""Random-resized crops of `train:k`, as GLKA trains."""
+
+
+def _resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bilinear, by area where a side shrinks by more than half: bilinear would skip pixels there."""
+    H, W = picture.shape[:2]
+    if (width, height) == (W, H):
+        return picture
+    shrinks = width * 2 < W or height * 2 < H
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """How frames become inputs: `resize` first, then squares of `crop_px`.
+
+    `resize` is `short:S` (short side to S, aspect kept), `WxH` (exact, aspect not kept) or `none`.
+
+    Raises
+    ------
+    UsageError
+        For another spelling, or a resize below the crop.
+    """
+
+    resize: str
+    crop_px: int
+
+    def __post_init__(self) -> None:
+        if self.crop_px < 1:
+            raise UsageError(f"Crop of {self.crop_px} pixels: must be positive.")
+        if self.resize != "none":
+            self.target_px(64, 48)
+
+    def target_px(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Return (width, height) after the resize, before the crop; never smaller than the crop."""
+        if self.resize == "none":
+            width, height = width_px, height_px
+        elif self.resize.startswith("short:") and self.resize[6:].isdigit() and int(self.resize[6:]) > 0:
+            short = int(self.resize[6:])
+            scale = short / min(width_px, height_px)
+            width = short if width_px <= height_px else round(width_px * scale)
+            height = short if height_px <= width_px else round(height_px * scale)
+        else:
+            sides = self.resize.split("x")
+            if len(sides) != 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+                raise UsageError(f"Resize {self.resize!r}: write short:256, 340x256 or none.")
+            width, height = int(sides[0]), int(sides[1])
+        if min(width, height) < self.crop_px:
+            if self.resize != "none":
+                raise UsageError(f"Resize {self.resize!r} is smaller than the crop of {self.crop_px} pixels.")
+            scale = self.crop_px / min(width, height)
+            width, height = max(self.crop_px, round(width * scale)), max(self.crop_px, round(height * scale))
+        return width, height
+
+    def resized(self, frame: np.ndarray) -> np.ndarray:
+        """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop."""
+        width, height = self.target_px(frame.shape[1], frame.shape[0])
+        return _resize(frame, width, height)
+
+    def center(self, width: int, height: int) -> tuple[int, int]:
+        """Return (left, top) of the centred crop of a picture of that size, pixels."""
+        return (width - self.crop_px) // 2, (height - self.crop_px) // 2
+
+    def apply(self, frame: np.ndarray) -> np.ndarray:
+        """Resize and crop one frame at its centre: (H, W, ...) uint8 -> (crop_px, crop_px, ...) uint8, contiguous."""
+        frame = self.resized(frame)
+        left, top = self.center(frame.shape[1], frame.shape[0])
+        return np.ascontiguousarray(frame[top : top + self.crop_px, left : left + self.crop_px])
+
+    def region(self, width_px: int, height_px: int) -> tuple[float, float, float, float]:
+        """Return the centred crop as (x1, y1, x2, y2) in fractions of the upright frame, each in 0..1."""
+        width, height = self.target_px(width_px, height_px)
+        left, top = self.center(width, height)
+        return left / width, top / height, (left + self.crop_px) / width, (top + self.crop_px) / height
+
+
+@dataclass(frozen=True)
+class _Crop:
+    left: int
+    top: int
+    width: int
+    height: int
+    mirrored: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which crops are made of every segment; `str(views)` is the canonical spelling.
+
+    `center`
+        One centred crop.
+    `10crop`
+        Top left, top right, bottom left, bottom right, centre, then the same five mirrored.
+    `train:k`
+        k random-resized crops (8-100 % of the area, aspect 3/4 to 4/3), half of them mirrored. Drawn from the seed,
+        the video's id, the segment and the view only: the same for all frames of a segment and for all streams,
+        whatever worker makes them.
+
+    Raises
+    ------
+    UsageError
+    """
+
+    rule: str
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        """Read `center`, `10crop` or `train:k`."""
+        rule, _, number = text.partition(":")
+        if text == "center":
+            return cls(rule="center", count=1)
+        if text == "10crop":
+            return cls(rule="10crop", count=10)
+        if rule == "train" and number.isdigit() and int(number) > 0:
+            return cls(rule="train", count=int(number))
+        raise UsageError(f"Unknown views {text!r}; write center, 10crop or train:K with K >= 1.")
+
+    def __str__(self) -> str:
+        return f"train:{self.count}" if self.rule == "train" else self.rule
+
+    def cut(
+        self, pictures: np.ndarray, geometry: Geometry, *, key: tuple[int, ...], displacement: bool = False
+    ) -> np.ndarray:
+        """Make all views of one segment.
+
+        Parameters
+        ----------
+        pictures : (w, H, W, C) uint8, resized; of a flow field C = 2, x then y
+        key : of the random draws: seed, video, segment
+        displacement : the channels are a quantised displacement: mirroring turns x into 255 - x. Magnitudes are not
+            rescaled when a random crop is resized, as TSN's training does it.
+
+        Returns
+        -------
+        (V, w, S, S, C) uint8
+        """
+        w, H, W, C = pictures.shape
+        S = geometry.crop_px
+        views = np.empty((self.count, w, S, S, C), np.uint8)
+        for view, crop in enumerate(self._crops(W, H, geometry, key)):
+            part = pictures[:, crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+            if (crop.width, crop.height) != (S, S):
+                part = np.stack([_resize(np.ascontiguousarray(p), S, S) for p in part])
+            if crop.mirrored:
+                part = part[:, :, ::-1]
+            views[view] = part
+            if crop.mirrored and displacement:
+                views[view, ..., 0] = 255 - views[view, ..., 0]
+        return views
+
+    def _crops(self, W: int, H: int, geometry: Geometry, key: tuple[int, ...]) -> list[_Crop]:
+        S = geometry.crop_px
+        left, top = geometry.center(W, H)
+        if self.rule == "center":
+            return [_Crop(left, top, S, S, False)]
+        if self.rule == "10crop":
+            places = [(0, 0), (W - S, 0), (0, H - S), (W - S, H - S), (left, top)]
+            return [_Crop(x, y, S, S, mirrored) for mirrored in (False, True) for x, y in places]
+        return [_random_crop(W, H, np.random.default_rng([*key, view])) for view in range(self.count)]
+
+
+def _random_crop(W: int, H: int, random: np.random.Generator) -> _Crop:
+    """Draw as torchvision's RandomResizedCrop does: ten tries, then the largest centred crop of an allowed aspect."""
+    mirrored = bool(random.random() < 0.5)
+    for _ in range(10):
+        area = W * H * random.uniform(*AREA_SHARE)
+        aspect = math.exp(random.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < width <= W and 0 < height <= H:
+            left, top = int(random.integers(0, W - width + 1)), int(random.integers(0, H - height + 1))
+            return _Crop(left, top, width, height, mirrored)
+    width, height = min(W, round(H * ASPECT[1])), min(H, round(W / ASPECT[0]))
+    return _Crop((W - width) // 2, (H - height) // 2, width, height, mirrored)

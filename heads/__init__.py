@@ -1,0 +1,1 @@
+"""Tensors in, class scores and attention maps out."""

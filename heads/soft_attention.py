@@ -1,0 +1,122 @@
+"""Soft attention over cells, guided by an LSTM's state: Sharma, Kiros and Salakhutdinov, 2015 (spec section 8).
+
+"Action Recognition using Visual Attention", arXiv:1511.04119, after its authors' code, whose attention is a small
+network where the paper prints a linear map of the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .attention import attention_pool, attention_weights, resample_maps
+from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_range
+from .layers import classifier
+from .recurrent import Lstm
+from .score_fusion import fuse_probabilities
+from .segments import Segments
+from .step_scores import segment_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftAttentionConfig(HeadConfig):
+    """Sizes of the authors' code; the dropout rate is not stated."""
+
+    attention: int = 1024  # width of the attention's hidden layer: the code takes the channels of its cubes, 1024
+    lstm: int = 512
+    output: int = 512  # units of the tanh layer between the LSTM and the scores
+    attention_penalty: float = 0.0  # of cells that the attention never visits: sum over cells of (1 - sum_t alpha)^2
+    dropout: float = 0.5  # before the classifier
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("attention", "lstm", "output"):
+            require_range(self, name, least=1)
+        require_range(self, "attention_penalty", least=0.0)
+        require_range(self, "dropout", least=0.0, below=1.0)
+
+
+class GuidedCells(nn.Module):
+    """Attention over the cells of one stream: `alpha = softmax(u . tanh(W_c x + W_d h + b))`."""
+
+    def __init__(self, channels: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.of_cells = nn.Linear(channels, width)
+        self.of_state = nn.Linear(hidden, width, bias=False)
+        self.u = nn.Linear(width, 1, bias=False)
+        for linear in (self.of_cells, self.of_state, self.u):
+            nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(self.of_cells.bias)
+
+    def forward(self, cells: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, L, D] and [B, H] -> attended [B, D] and weights [B, L]."""
+        hidden = (self.of_cells(cells) + self.of_state(state).unsqueeze(1)).tanh()
+        alpha = attention_weights(self.u(hidden).squeeze(-1))
+        return attention_pool(cells, alpha), alpha
+
+
+class SoftAttention(Head):
+    """One LSTM over the segments; at each, its state before it attends to the cells of every stream.
+
+    Scores are the mean of the steps' probabilities. The code adds them up over blocks of 30 frames and takes the most
+    frequent class of a video's blocks; over one block that is the same class.
+    """
+
+    Config = SoftAttentionConfig
+
+    def __init__(self, *, streams: Sequence[StreamShape], classes: int, config: SoftAttentionConfig) -> None:
+        super().__init__(streams=streams, classes=classes, config=config)
+        self.grid = max(stream.grid for stream in streams)
+        self.attention_penalty = config.attention_penalty
+        width = sum(stream.channels for stream in streams)
+        self.attentions = nn.ModuleList(
+            GuidedCells(stream.channels, config.lstm, config.attention) for stream in streams
+        )  # fmt: skip
+        self.start_h = nn.Linear(width, config.lstm)
+        self.start_c = nn.Linear(width, config.lstm)
+        for linear in (self.start_h, self.start_c):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        self.lstm = Lstm(width, config.lstm)
+        self.output = nn.Linear(config.lstm, config.output)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = classifier(config.output, classes)
+
+    def forward(self, cubes: Sequence[Tensor], valid: Tensor) -> HeadOutput:
+        """Score a batch of videos; see `Head.forward`. `parts`: `step` [B, T, N], logits, and `share`, 1 / length."""
+        check_batch(self.streams, cubes, valid)
+        segments = Segments(valid)
+        cells = [segments.unpack(segments.pack(cube).float().flatten(1, 2)) for cube in cubes]  # [B, T, K*K, D]
+        mean = torch.cat([segments.mean(c.mean(2)) for c in cells], -1)
+        h, c = self.start_h(mean).tanh(), self.start_c(mean).tanh()  # from the mean over cells and segments
+        states, alphas = [], []
+        for t in range(valid.shape[1]):  # the states of padding are never read
+            context, weights = zip(*(a(x[:, t], h) for a, x in zip(self.attentions, cells, strict=True)), strict=True)
+            _, (h_n, c_n) = self.lstm.lstm(torch.cat(context, -1).unsqueeze(1), (h.unsqueeze(0), c.unsqueeze(0)))
+            h, c = h_n.squeeze(0), c_n.squeeze(0)
+            states.append(h)
+            maps = [w.unflatten(1, (s.grid, s.grid)) for w, s in zip(weights, self.streams, strict=True)]
+            alphas.append(torch.stack([resample_maps(m, grid=self.grid) for m in maps], 1))
+        hidden = self.output(torch.stack(states, 1)).tanh() * valid.unsqueeze(-1)
+        step = self.classifier(self.dropout(hidden)) * valid.unsqueeze(-1)
+        share = segments.uniform()
+        return HeadOutput(
+            logits=fuse_probabilities(step, kind=self.loss_kind, log_weights=share.log()),
+            representation=segments.mean(hidden),
+            spatial=torch.stack(alphas, 1) * valid[:, :, None, None, None],
+            temporal=share,
+            parts={"step": step, "share": share},
+        )
+
+    def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
+        """Cross-entropy of every step, and the penalty of unseen cells; see `Head.loss`."""
+        loss = segment_loss(output.parts["step"], target, output.parts["share"], kind=self.loss_kind)
+        if self.attention_penalty and output.spatial is not None:
+            unseen = (1 - output.spatial.sum(1)).square().sum((1, 2, 3)).mean()
+            loss = loss + self.attention_penalty * unseen
+        return loss

@@ -1,0 +1,1 @@
+"""The jobs a user runs; the only place where extract, cache and heads meet."""

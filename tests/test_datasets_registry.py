@@ -1,0 +1,102 @@
+"""The dataset registry: names, descriptions, options, and the comparison with the files on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vidatt.errors import MissingFileError, UnknownNameError, UsageError
+from vidatt.extract.datasets.catalogue import Catalogue, Video
+from vidatt.extract.datasets.registry import DATASETS, check, dataset_names, describe, load_catalogue, register
+from vidatt.extract.datasets.video_files import walk_videos
+
+
+def touch(folder: Path, *paths: str) -> Path:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    return folder
+
+
+def catalogue_of(*paths: str) -> Catalogue:
+    videos = tuple(Video(id=path, path=path, labels=(0,)) for path in paths)
+    return Catalogue(name="folder", classes=("a",), videos=videos, splits={})
+
+
+def test_registry_names_are_sorted_and_complete() -> None:
+    assert list(dataset_names()) == sorted(DATASETS)
+    assert {"actionshapes", "folder", "list", "ucf101"} <= set(dataset_names())
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_registry_describes_every_dataset(name: str) -> None:
+    info = describe(name)
+    assert info.name == name
+    assert "\n" not in info.summary
+    assert "VIDEOS" in info.layout
+    assert info.source
+    assert info.annotation_files
+
+
+@pytest.mark.parametrize("name", dataset_names())
+def test_registry_every_dataset_says_in_one_line_what_it_misses(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_catalogue(name, videos=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value) or "--annotations" in str(caught.value)
+
+
+def test_registry_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown dataset 'ucf-101'\. Did you mean 'ucf101'\?"):
+        load_catalogue("ucf-101")
+    with pytest.raises(UnknownNameError, match="Did you mean 'folder'"):
+        describe("folders")
+
+
+def test_registry_unknown_option_suggests_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'test_share'"):
+        load_catalogue("folder", videos=tmp_path, options={"testshare": "0.2"})
+    with pytest.raises(UsageError, match="'ucf101' takes no options; leave out seed"):
+        load_catalogue("ucf101", videos=tmp_path, options={"seed": "1"})
+
+
+def test_registry_refuses_a_name_twice() -> None:
+    with pytest.raises(ValueError, match="'folder' is registered already"):
+        register(DATASETS["folder"])
+
+
+def test_check_finds_missing_surplus_and_misnamed(tmp_path: Path) -> None:
+    touch(tmp_path, "A/v_Stand_1.avi", "A/V_PUSH_2.avi", "A/extra.MP4", "A/notes.txt", "A/.hidden.avi")
+    found = check("folder", catalogue_of("A/v_Stand_1.avi", "A/v_push_2.avi", "A/gone.avi"), tmp_path)
+    assert found.missing == ("A/gone.avi",)
+    assert found.surplus == ("A/extra.MP4",)
+    assert found.misnamed == (("A/V_PUSH_2.avi", "A/v_push_2.avi"),)
+
+
+def test_check_accepts_listed_files_that_do_not_look_like_videos(tmp_path: Path) -> None:
+    touch(tmp_path, "A/one.m2ts", ".cache/two.mp4")
+    found = check("folder", catalogue_of("A/one.m2ts", ".cache/two.mp4", "A/three.m2ts"), tmp_path)
+    assert found.missing == ("A/three.m2ts",)
+    assert not found.surplus
+
+
+def test_check_treats_composed_and_decomposed_accents_as_one_name(tmp_path: Path) -> None:
+    touch(tmp_path, "A/cafe\u0301.mp4")
+    found = check("folder", catalogue_of("A/caf\u00e9.mp4"), tmp_path)
+    assert found.misnamed == (("A/cafe\u0301.mp4", "A/caf\u00e9.mp4"),)
+
+
+def test_check_without_a_video_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"There is no video folder .*nowhere"):
+        check("folder", catalogue_of("A/a.avi"), tmp_path / "nowhere")
+
+
+def test_walk_follows_links_but_not_loops_and_skips_dangling_ones(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "x.mp4")
+    root = touch(tmp_path / "root", "A/a.mp4")
+    os.symlink(tmp_path / "elsewhere", root / "B")
+    os.symlink(root, root / "A" / "loop")
+    os.symlink(root / "gone.mp4", root / "A" / "dangling.mp4")
+    assert walk_videos(root, allow_links_outside=True) == ["A/a.mp4", "B/x.mp4"]

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidatt.errors import UsageError
+from vidatt.extract.views import Geometry, Views
+
+sides = st.integers(1, 400)
+
+
+@given(width=sides, height=sides, resize=st.sampled_from(["short:64", "80x64", "none"]))
+def test_geometry_always_gives_the_crop(width: int, height: int, resize: str) -> None:
+    geometry = Geometry(resize=resize, crop_px=64)
+    frame = np.arange(width * height * 3, dtype=np.uint32).astype(np.uint8).reshape(height, width, 3)
+    assert geometry.apply(frame).shape == (64, 64, 3)
+    x1, y1, x2, y2 = geometry.region(width, height)
+    assert 0 <= x1 < x2 <= 1
+    assert 0 <= y1 < y2 <= 1
+
+
+def test_geometry_without_resize_is_an_exact_crop() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    cropped = Geometry(resize="none", crop_px=224).apply(frame)
+    assert np.array_equal(cropped, frame[8:232, 48:272])
+    assert Geometry(resize="none", crop_px=224).region(320, 240) == (48 / 320, 8 / 240, 272 / 320, 232 / 240)
+
+
+def test_geometry_keeps_the_aspect_of_the_short_side() -> None:
+    assert Geometry(resize="short:256", crop_px=224).target_px(320, 240) == (341, 256)
+    assert Geometry(resize="short:256", crop_px=224).target_px(240, 320) == (256, 341)
+
+
+@pytest.mark.parametrize("resize", ["256", "short:", "short:0", "340x", "340x0", "axb"])
+def test_geometry_refuses_nonsense(resize: str) -> None:
+    with pytest.raises(UsageError, match="Resize"):
+        Geometry(resize=resize, crop_px=32)
+
+
+def test_geometry_refuses_a_resize_below_the_crop() -> None:
+    with pytest.raises(UsageError, match="smaller than the crop"):
+        Geometry(resize="short:128", crop_px=224)
+
+
+def _picture(width: int = 341, height: int = 256, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (4, height, width, channels), dtype=np.uint8)
+
+
+SQUARE = Geometry(resize="short:256", crop_px=224)
+
+
+def test_ten_crops_are_corners_and_centre_then_mirrors() -> None:
+    pictures = _picture()
+    views = Views.parse("10crop").cut(pictures, SQUARE, key=(0,))
+    assert views.shape == (10, 4, 224, 224, 3)
+    for view, (top, left) in enumerate([(0, 0), (0, 117), (32, 0), (32, 117), (16, 58)]):
+        expected = pictures[:, top : top + 224, left : left + 224]
+        assert np.array_equal(views[view], expected)
+        assert np.array_equal(views[view + 5], expected[:, :, ::-1])
+    center = Views.parse("center").cut(pictures, SQUARE, key=(0,))
+    assert np.array_equal(views[4], center[0])
+
+
+def test_mirrored_flow_turns_x_and_keeps_y() -> None:
+    fields = _picture(channels=2)
+    views = Views.parse("10crop").cut(fields, SQUARE, key=(0,), displacement=True)
+    assert np.array_equal(views[9, ..., 0], 255 - views[4, :, :, ::-1, 0])
+    assert np.array_equal(views[9, ..., 1], views[4, :, :, ::-1, 1])
+
+
+def test_random_views_depend_on_their_key_only() -> None:
+    rgb, flow = _picture(), _picture(channels=2)
+    rule = Views.parse("train:3")
+    first = rule.cut(rgb, SQUARE, key=(7, 1, 2))
+    assert first.shape == (3, 4, 224, 224, 3)
+    assert np.array_equal(first, rule.cut(rgb, SQUARE, key=(7, 1, 2)))
+    assert not np.array_equal(first, rule.cut(rgb, SQUARE, key=(7, 1, 3)))
+    assert not np.array_equal(first[0], first[1])
+    # all streams get the same crops: gradients of position survive any crop and resize
+    ramp = np.broadcast_to(np.linspace(0, 255, 341, dtype=np.uint8)[None, None, :, None], (4, 256, 341, 3))
+    as_rgb = rule.cut(np.ascontiguousarray(ramp), SQUARE, key=(7, 1, 2))[..., 0].astype(int)
+    as_flow = rule.cut(np.ascontiguousarray(ramp[..., :2]), SQUARE, key=(7, 1, 2))[..., 0].astype(int)
+    assert np.array_equal(as_rgb, as_flow)
+    more = rule.cut(flow, SQUARE, key=(7, 1, 2), displacement=True)
+    plain = rule.cut(flow, SQUARE, key=(7, 1, 2))
+    for view in range(3):
+        turned = not np.array_equal(more[view], plain[view])
+        assert turned == bool(as_rgb[view, 0, 0, 0] > as_rgb[view, 0, 0, -1])
+
+
+def test_random_views_mirror_about_half() -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 341, dtype=np.uint8)[None, None, :, None], (1, 256, 341, 3))
+    views = Views.parse("train:200").cut(np.ascontiguousarray(ramp), Geometry(resize="none", crop_px=32), key=(0,))
+    mirrored = (views[:, 0, 0, 0, 0] > views[:, 0, 0, -1, 0]).mean()
+    assert 0.35 < mirrored < 0.65
+
+
+@pytest.mark.parametrize("text", ["centre", "10", "train", "train:0", "train:x"])
+def test_views_refuse_nonsense(text: str) -> None:
+    with pytest.raises(UsageError, match="Unknown views"):
+        Views.parse(text)
