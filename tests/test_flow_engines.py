@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,6 +125,30 @@ def test_tvl1_of_no_pairs_is_empty(engine: str) -> None:
     none = np.zeros((0, 20, 30), np.uint8)
     assert tvl1(none, none, engine=engine).shape == (0, 2, 20, 30)
     assert tvl1(torch.from_numpy(none), torch.from_numpy(none), engine=engine).shape == (0, 2, 20, 30)
+
+
+_DIGEST = """
+import hashlib
+import numpy as np
+from vidatt.extract.flow import tvl1
+
+frames = np.random.default_rng(0).integers(0, 256, (3, 60, 80), dtype=np.uint8)
+print(hashlib.sha256(tvl1(frames[:-1], frames[1:], engine="numba").tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_numba_flow_is_the_same_compiled_afresh_and_from_the_cache(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def digest() -> str:
+        return subprocess.run(
+            [sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    first = digest()
+    assert any(tmp_path.rglob("*.nbi"))
+    assert digest() == first
 
 
 def test_auto_is_numba_on_the_cpu() -> None:

@@ -11,6 +11,7 @@ preset says stop="fixed".
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,11 +19,14 @@ from numba import njit
 from .preset import TVL1Preset
 from .scales import linear_taps, scale_shapes
 
+# No kernel calls another compiled one: what LLVM makes of a callee differs between a fresh compilation and numba's
+# cache, and with `fastmath` so do the last bits of the flow.
 _jit = njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 _inline = njit(nogil=True, fastmath=True, error_model="numpy", cache=True, inline="always")
 # float32 constants: a Python float would promote whole loops to float64
 _ONE, _HALF, _ZERO, _EPSILON = np.float32(1), np.float32(0.5), np.float32(0), np.float32(np.finfo(np.float32).eps)
 _A, _GRID = np.float32(-0.75), np.float32(32)
+_BEFORE, _AFTER = 5, 7  # pixels that the taps of a position in -4..size + 4 reach beyond an image
 
 
 def flow(first: np.ndarray, second: np.ndarray, preset: TVL1Preset) -> np.ndarray:
@@ -65,14 +69,17 @@ def _one_scale(first: np.ndarray, second: np.ndarray, field: np.ndarray, preset:
     early = preset.stops_early("numba")
     limit = preset.max_iterations if early else preset.iterations
     threshold = preset.epsilon**2 * height * width if early else -1.0
+    planes = (u[0], u[1], p[0, 0], p[0, 1], p[1, 0], p[1, 1])
     constants = (
         np.float32(preset.lambda_ * preset.theta), np.float32(preset.theta), np.float32(preset.tau / preset.theta),
     )  # fmt: skip
-    zero_outside, rounded = preset.interpolation != "exact", preset.interpolation == "opencv4"
+    outside: Any = "edge" if preset.interpolation == "exact" else "constant"
+    padded = [np.pad(plane, (_BEFORE, _AFTER), mode=outside) for plane in (second, gx, gy)]
+    rounded = preset.interpolation == "opencv4"
     for _ in range(preset.warps):
-        _warp(first, second, gx, gy, u[0], u[1], zero_outside, rounded, wx, wy, rho, inverse)
+        _warp(first, *padded, u[0], u[1], rounded, wx, wy, rho, inverse)
         if not preset.median:
-            _iterate(u, p, wx, wy, rho, inverse, limit, threshold, *constants)
+            _iterate(*planes, wx, wy, rho, inverse, limit, threshold, *constants)
             continue
         change = math.inf
         for start in range(0, limit, preset.median_every):
@@ -80,7 +87,7 @@ def _one_scale(first: np.ndarray, second: np.ndarray, field: np.ndarray, preset:
                 break
             _filter_median(u[:, :height, :width], preset.median)
             rounds = min(preset.median_every, limit - start)
-            change = _iterate(u, p, wx, wy, rho, inverse, rounds, threshold, *constants)
+            change = _iterate(*planes, wx, wy, rho, inverse, rounds, threshold, *constants)
     return np.ascontiguousarray(u[:, :height, :width])
 
 
@@ -125,69 +132,46 @@ def _cubic(t):
     return before, here, _ONE - before - here - after, after
 
 
-@_jit
-def _locate(u0, u1, y, shape, rounded, weights, corners):
-    """Where the flow of row `y` points: weights of 4 columns and 4 rows, and the first of each, per pixel."""
-    height, width = shape
-    for x in range(width):
-        # far outside all taps are border anyway; the clip keeps the conversion to int defined
-        px = min(max(np.float32(x) + u0[y, x], np.float32(-4)), np.float32(width + 4))
-        py = min(max(np.float32(y) + u1[y, x], np.float32(-4)), np.float32(height + 4))
-        if rounded:
-            px, py = np.rint(px * _GRID) / _GRID, np.rint(py * _GRID) / _GRID
-        fx, fy = np.floor(px), np.floor(py)
-        weights[0, x], weights[1, x], weights[2, x], weights[3, x] = _cubic(px - fx)
-        weights[4, x], weights[5, x], weights[6, x], weights[7, x] = _cubic(py - fy)
-        corners[0, x], corners[1, x] = np.int32(fx) - 1, np.int32(fy) - 1
-
-
 @_inline
 def _taps(plane, y, x, a, b):
     value = _ZERO
-    for j in range(4):
+    for j in range(np.uintp(4)):
         value += b[j] * (
             a[0] * plane[y + j, x]
-            + a[1] * plane[y + j, x + 1]
-            + a[2] * plane[y + j, x + 2]
-            + a[3] * plane[y + j, x + 3]
+            + a[1] * plane[y + j, x + np.uintp(1)]
+            + a[2] * plane[y + j, x + np.uintp(2)]
+            + a[3] * plane[y + j, x + np.uintp(3)]
         )
     return value
 
 
 @_jit
-def _taps_at_border(plane, y, x, a, b, zero_outside):
-    height, width = plane.shape
-    value = _ZERO
-    for j in range(4):
-        for i in range(4):
-            row, column = min(max(y + j, 0), height - 1), min(max(x + i, 0), width - 1)
-            if not zero_outside or (row == y + j and column == x + i):
-                value += b[j] * a[i] * plane[row, column]
-    return value
-
-
-@_jit
-def _warp(first, second, gx, gy, u0, u1, zero_outside, rounded, wx, wy, rho, inverse):
+def _warp(first, second, gx, gy, u0, u1, rounded, wx, wy, rho, inverse):
     """Sample `second` and its gradient where the flow points; linearise the data term there.
 
+    `second`, `gx` and `gy` are padded by _BEFORE and _AFTER: no tap of a clipped position lies outside of them.
     Three loops per row: only the middle one, which gathers, cannot be vectorised.
     """
     height, width = first.shape
     weights, corners = np.empty((8, width), np.float32), np.empty((2, width), np.int32)
     for y in range(height):
-        _locate(u0, u1, y, (height, width), rounded, weights, corners)
+        for x in range(width):
+            # far outside all taps are border anyway
+            px = min(max(np.float32(x) + u0[y, x], np.float32(-4)), np.float32(width + 4))
+            py = min(max(np.float32(y) + u1[y, x], np.float32(-4)), np.float32(height + 4))
+            if rounded:
+                px, py = np.rint(px * _GRID) / _GRID, np.rint(py * _GRID) / _GRID
+            fx, fy = np.floor(px), np.floor(py)
+            weights[0, x], weights[1, x], weights[2, x], weights[3, x] = _cubic(px - fx)
+            weights[4, x], weights[5, x], weights[6, x], weights[7, x] = _cubic(py - fy)
+            corners[0, x], corners[1, x] = np.int32(fx) - 1 + _BEFORE, np.int32(fy) - 1 + _BEFORE
         for x in range(width):
             a = (weights[0, x], weights[1, x], weights[2, x], weights[3, x])
             b = (weights[4, x], weights[5, x], weights[6, x], weights[7, x])
-            ix, iy = int(corners[0, x]), int(corners[1, x])
-            if ix >= 0 and iy >= 0 and ix + 3 < width and iy + 3 < height:
-                rho[y, x] = _taps(second, iy, ix, a, b)
-                wx[y, x] = _taps(gx, iy, ix, a, b)
-                wy[y, x] = _taps(gy, iy, ix, a, b)
-            else:
-                rho[y, x] = _taps_at_border(second, iy, ix, a, b, zero_outside)
-                wx[y, x] = _taps_at_border(gx, iy, ix, a, b, zero_outside)
-                wy[y, x] = _taps_at_border(gy, iy, ix, a, b, zero_outside)
+            ix, iy = np.uintp(corners[0, x]), np.uintp(corners[1, x])  # unsigned: no wrapping of negative indices
+            rho[y, x] = _taps(second, iy, ix, a, b)
+            wx[y, x] = _taps(gx, iy, ix, a, b)
+            wy[y, x] = _taps(gy, iy, ix, a, b)
         for x in range(width):
             vx, vy = wx[y, x], wy[y, x]
             rho[y, x] -= vx * u0[y, x] + vy * u1[y, x] + first[y, x]
@@ -196,50 +180,42 @@ def _warp(first, second, gx, gy, u0, u1, zero_outside, rounded, wx, wy, rho, inv
 
 
 @_jit
-def _iterate(u, p, wx, wy, rho, inverse, limit, threshold, bound, theta, step):
+def _iterate(u0, u1, p00, p01, p10, p11, wx, wy, rho, inverse, limit, threshold, bound, theta, step):
     """At most `limit` iterations, until the summed squared change is not above `threshold`; the last change."""
-    change = np.float32(np.inf)
-    for _ in range(limit):
-        change = _sweep(
-            u[0], u[1], p[0, 0], p[0, 1], p[1, 0], p[1, 1], wx, wy, rho, inverse, bound, theta, step
-        )  # fmt: skip
-        if change <= threshold:
-            break
-    return change
-
-
-@_jit
-def _sweep(u0, u1, p00, p01, p10, p11, wx, wy, rho, inverse, bound, theta, step):
     # planes as separate 2-D arguments: LLVM vectorises these loops only when it can tell the arrays apart
     height, width = rho.shape
-    change = _ZERO
-    for y in range(height + 1):
-        if y < height:
-            for x in range(width):  # primal update of row y; its dual lies in padded row y + 1
-                a, b = u0[y, x], u1[y, x]
-                push = -(rho[y, x] + wx[y, x] * a + wy[y, x] * b) * inverse[y, x]
-                push = min(max(push, -bound), bound)
-                d0 = push * wx[y, x] + theta * (
-                    p00[y + 1, x + 1] - p00[y + 1, x] + p01[y + 1, x + 1] - p01[y, x + 1]
-                )  # fmt: skip
-                d1 = push * wy[y, x] + theta * (
-                    p10[y + 1, x + 1] - p10[y + 1, x] + p11[y + 1, x + 1] - p11[y, x + 1]
-                )  # fmt: skip
-                u0[y, x] = a + d0
-                u1[y, x] = b + d1
-                change += d0 * d0 + d1 * d1
-            u0[y, width], u1[y, width] = u0[y, width - 1], u1[y, width - 1]
-        else:
-            for x in range(width):
-                u0[y, x], u1[y, x] = u0[y - 1, x], u1[y - 1, x]
-        if y > 0:
-            for x in range(width):  # dual update of row y - 1
-                a, b = u0[y - 1, x + 1] - u0[y - 1, x], u0[y, x] - u0[y - 1, x]
-                scale = _ONE / (_ONE + step * np.sqrt(a * a + b * b))
-                p00[y, x + 1] = (p00[y, x + 1] + step * a) * scale
-                p01[y, x + 1] = (p01[y, x + 1] + step * b) * scale
-                a, b = u1[y - 1, x + 1] - u1[y - 1, x], u1[y, x] - u1[y - 1, x]
-                scale = _ONE / (_ONE + step * np.sqrt(a * a + b * b))
-                p10[y, x + 1] = (p10[y, x + 1] + step * a) * scale
-                p11[y, x + 1] = (p11[y, x + 1] + step * b) * scale
+    change = np.float32(np.inf)
+    for _ in range(limit):
+        change = _ZERO
+        for y in range(height + 1):
+            if y < height:
+                for x in range(width):  # primal update of row y; its dual lies in padded row y + 1
+                    a, b = u0[y, x], u1[y, x]
+                    push = -(rho[y, x] + wx[y, x] * a + wy[y, x] * b) * inverse[y, x]
+                    push = min(max(push, -bound), bound)
+                    d0 = push * wx[y, x] + theta * (
+                        p00[y + 1, x + 1] - p00[y + 1, x] + p01[y + 1, x + 1] - p01[y, x + 1]
+                    )  # fmt: skip
+                    d1 = push * wy[y, x] + theta * (
+                        p10[y + 1, x + 1] - p10[y + 1, x] + p11[y + 1, x + 1] - p11[y, x + 1]
+                    )  # fmt: skip
+                    u0[y, x] = a + d0
+                    u1[y, x] = b + d1
+                    change += d0 * d0 + d1 * d1
+                u0[y, width], u1[y, width] = u0[y, width - 1], u1[y, width - 1]
+            else:
+                for x in range(width):
+                    u0[y, x], u1[y, x] = u0[y - 1, x], u1[y - 1, x]
+            if y > 0:
+                for x in range(width):  # dual update of row y - 1
+                    a, b = u0[y - 1, x + 1] - u0[y - 1, x], u0[y, x] - u0[y - 1, x]
+                    scale = _ONE / (_ONE + step * np.sqrt(a * a + b * b))
+                    p00[y, x + 1] = (p00[y, x + 1] + step * a) * scale
+                    p01[y, x + 1] = (p01[y, x + 1] + step * b) * scale
+                    a, b = u1[y - 1, x + 1] - u1[y - 1, x], u1[y, x] - u1[y - 1, x]
+                    scale = _ONE / (_ONE + step * np.sqrt(a * a + b * b))
+                    p10[y, x + 1] = (p10[y, x + 1] + step * a) * scale
+                    p11[y, x + 1] = (p11[y, x + 1] + step * b) * scale
+        if change <= threshold:
+            break
     return change
