@@ -61,10 +61,13 @@ def assignments(option: str, values: tuple[str, ...]) -> dict[str, str]:
     Raises
     ------
     UsageError
-        On a text without `=` or key.
+        On a text without `=` or key, or a key given twice with different values.
     """
-    pairs = [text.partition("=") for text in values]
-    for text, (key, equals, _) in zip(values, pairs, strict=True):
+    pairs: dict[str, str] = {}
+    for text in values:
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not key or not equals:
             raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
-    return {key: value for key, _, value in pairs}
+        if pairs.setdefault(key, value) != value:
+            raise UsageError(f"{option} {key} is given twice, as {pairs[key]!r} and {value!r}; keep one.")
+    return pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -130,24 +130,6 @@ def _entry(name: str) -> HeadEntry:
     if name not in HEADS:
         raise UnknownNameError("head", name, HEADS)
     return HEADS[name]
-
-
-def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
-    """Read `KEY=VALUE` texts.
-
-    Raises
-    ------
-    UsageError
-        On a text without `=` or a key given twice with different values.
-    """
-    settings: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"Setting {text!r}: write KEY=VALUE, such as lr=0.001.")
-        if settings.setdefault(key.strip(), value.strip()) != value.strip():
-            raise UsageError(f"Setting {key.strip()!r} is given twice, as {settings[key.strip()]!r} and {value!r}.")
-    return settings
 
 
 def resolve_settings(name: str, preset: str = "paper", settings: Mapping[str, str] | None = None) -> HeadSettings:

@@ -16,9 +16,8 @@ from .attention import attention_pool, attention_weights, resample_maps
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_range
 from .layers import classifier
 from .recurrent import Lstm
-from .score_fusion import fuse_probabilities
 from .segments import Segments
-from .step_scores import segment_loss
+from .step_scores import segment_loss, step_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +103,7 @@ class SoftAttention(Head):
             alphas.append(torch.stack([resample_maps(m, grid=self.grid) for m in maps], 1))
         hidden = self.output(torch.stack(states, 1)).tanh() * valid.unsqueeze(-1)
         step = self.classifier(self.dropout(hidden)) * valid.unsqueeze(-1)
-        share = segments.uniform()
-        return HeadOutput(
-            logits=fuse_probabilities(step, kind=self.loss_kind, log_weights=share.log()),
-            representation=segments.mean(hidden),
-            spatial=torch.stack(alphas, 1) * valid[:, :, None, None, None],
-            temporal=share,
-            parts={"step": step, "share": share},
-        )
+        return step_output(hidden, step, alphas, segments, kind=self.loss_kind)
 
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Cross-entropy of every step, and the penalty of unseen cells; see `Head.loss`."""

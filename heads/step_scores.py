@@ -1,9 +1,40 @@
-"""The loss of heads that score every segment."""
+"""Heads that score every segment: their output and their loss."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .contract import HeadOutput
+from .score_fusion import fuse_probabilities
+from .segments import Segments
+
+
+def step_output(hidden: Tensor, step: Tensor, maps: Sequence[Tensor], segments: Segments, *, kind: str) -> HeadOutput:
+    """Output of a head whose score is the mean of its steps' probabilities.
+
+    Parameters
+    ----------
+    hidden : [B, T, R] float32, 0 on padding
+    step : [B, T, N] float32, logits
+    maps : T times [B, M, K, K] float32
+    kind : "softmax" or "sigmoid"
+
+    Returns
+    -------
+    `parts`: `step` as given, and `share` [B, T], 1 / length
+    """
+    share = segments.uniform()
+    return HeadOutput(
+        logits=fuse_probabilities(step, kind=kind, log_weights=share.log()),
+        representation=segments.mean(hidden),
+        spatial=torch.stack(list(maps), 1) * segments.valid[:, :, None, None, None],
+        temporal=share,
+        parts={"step": step, "share": share},
+    )
 
 
 def segment_loss(logits: Tensor, target: Tensor, weights: Tensor, *, kind: str) -> Tensor:

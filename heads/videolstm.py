@@ -17,9 +17,8 @@ from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, re
 from .convlstm import ConvLSTM
 from .grids import on_grid
 from .layers import classifier
-from .score_fusion import fuse_probabilities
 from .segments import Segments
-from .step_scores import segment_loss
+from .step_scores import segment_loss, step_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +106,7 @@ class VideoLstm(Head):
             alphas.append(torch.cat(alpha, 1))
         hidden = self.output(torch.stack(pooled, 1)).tanh() * valid.unsqueeze(-1)
         step = self.classifier(self.dropout(hidden)) * valid.unsqueeze(-1)
-        share = segments.uniform()
-        return HeadOutput(
-            logits=fuse_probabilities(step, kind=self.loss_kind, log_weights=share.log()),
-            representation=segments.mean(hidden),
-            spatial=torch.stack(alphas, 1) * valid[:, :, None, None, None],
-            temporal=share,
-            parts={"step": step, "share": share},
-        )
+        return step_output(hidden, step, alphas, segments, kind=self.loss_kind)
 
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Cross-entropy of every step; see `Head.loss`."""

@@ -15,7 +15,6 @@ from vidatt.heads.registry import (
     HeadEntry,
     HeadSettings,
     head_names,
-    parse_assignments,
     preset_names,
     register,
     resolve_settings,
@@ -84,14 +83,6 @@ def test_wrong_values_are_one_line(settings, message):
     with pytest.raises(UsageError, match=message) as caught:
         resolve_settings("stan", "paper", settings)
     assert "\n" not in str(caught.value)
-
-
-def test_assignments_are_read_and_wrong_ones_refused():
-    assert parse_assignments(["lr=0.1", " steps = 5", "lr=0.1"]) == {"lr": "0.1", "steps": "5"}
-    with pytest.raises(UsageError, match="write KEY=VALUE"):
-        parse_assignments(["lr"])
-    with pytest.raises(UsageError, match="given twice"):
-        parse_assignments(["lr=1", "lr=2"])
 
 
 def test_from_dict_refuses_a_field_that_no_longer_exists():
