@@ -22,6 +22,7 @@ from ..errors import InterruptedRunError, RefusedError, VidattError
 from ..extract.child import Child
 from ..extract.datasets.catalogue import Catalogue
 from ..extract.datasets.registry import describe, load_catalogue
+from ..extract.datasets.video_files import refuse_links_outside
 from ..extract.sampling import Sampler
 from ..extract.streams import StreamConfig
 from ..extract.views import Views
@@ -74,6 +75,7 @@ def open_catalogue(config: ExtractConfig) -> Catalogue:
     catalogue = load_catalogue(
         config.dataset, annotations=config.annotations, videos=config.videos, options=config.dataset_options
     )
+    refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
     for note in catalogue.notes:
         log.info("%s: %s", config.dataset, note)
     return catalogue

@@ -57,7 +57,7 @@ def rich_index() -> Index:
         span_seconds=[[np.nan, np.nan], [0, 2.5], [2.5, np.nan]],
         interval_video=[0, 2],
         interval_seconds=[[0, 1.5], [1, 2]],
-        interval_label=[1, 0],
+        interval_label=[1, -1],  # -1: unclear what happens there
         box_video=[1],
         box_frame=[12],
         box_xyxy=[[0.1, 0.2, 0.3, 0.4]],
@@ -108,6 +108,8 @@ def test_index_digest_covers_what_rows_depend_on():
         ({"labels": [0, 1, 0]}, "labels of shape"),
         ({"interval_video": [0, 3]}, r"interval_video outside 0\.\.2"),
         ({"box_label": []}, "of different lengths"),
+        ({"interval_label": [1, -2]}, "interval_label outside the 2 classes"),
+        ({"interval_label": [2, 0]}, "interval_label outside the 2 classes"),
         ({"length": [1, 2, -3]}, "length below 0"),
         ({"length": [1, 2, 2**40]}, "length that do not fit int32"),
         ({"splits": {"../x": [0, 0, 0]}}, "cannot be a file name"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from vidatt.errors import MissingFileError, UnknownNameError, UsageError
-from vidatt.extract.datasets.catalogue import Catalogue, Video
+from vidatt.extract.datasets.catalogue import AMBIGUOUS, Box, Catalogue, Interval, Video
+from vidatt.extract.datasets.dataset import DatasetInfo
 from vidatt.extract.datasets.registry import DATASETS, check, dataset_names, describe, load_catalogue, register
-from vidatt.extract.datasets.video_files import walk_videos
+from vidatt.extract.datasets.video_files import links_outside, refuse_links_outside, walk_videos
 
 
 def touch(folder: Path, *paths: str) -> Path:
@@ -28,6 +29,22 @@ def catalogue_of(*paths: str) -> Catalogue:
 def test_registry_names_are_sorted_and_complete() -> None:
     assert list(dataset_names()) == sorted(DATASETS)
     assert {"actionshapes", "folder", "list", "ucf101"} <= set(dataset_names())
+
+
+def test_registry_names_the_official_protocols() -> None:
+    assert {name: describe(name).protocol for name in dataset_names() if describe(name).protocol} == {
+        "ucf101": "accuracy-mean-of-splits",
+        "hmdb51": "accuracy-mean-of-splits",
+        "ucf50": "class-accuracy-mean-of-folds",
+        "ccv": "map",
+        "thumos14": "map",
+        "sports1m": "hit",
+        "kinetics400": "top1-top5-average",
+        "kinetics600": "top1-top5-average",
+        "moments": "top1-top5-average",
+    }
+    with pytest.raises(ValueError, match="'x' has the protocol 'mapp'"):
+        DatasetInfo(name="x", summary="", layout="", source="", annotation_files=(), protocol="mapp")
 
 
 @pytest.mark.parametrize("name", dataset_names())
@@ -58,6 +75,8 @@ def test_registry_unknown_name_suggests_the_nearest() -> None:
 def test_registry_unknown_option_suggests_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'test_share'"):
         load_catalogue("folder", videos=tmp_path, options={"testshare": "0.2"})
+    with pytest.raises(UnknownNameError, match="Did you mean 'task'"):
+        load_catalogue("thumos14", videos=tmp_path, options={"tasks": "detection"})
     with pytest.raises(UsageError, match="'ucf101' takes no options; leave out seed"):
         load_catalogue("ucf101", videos=tmp_path, options={"seed": "1"})
 
@@ -100,3 +119,64 @@ def test_walk_follows_links_but_not_loops_and_skips_dangling_ones(tmp_path: Path
     os.symlink(root, root / "A" / "loop")
     os.symlink(root / "gone.mp4", root / "A" / "dangling.mp4")
     assert walk_videos(root, allow_links_outside=True) == ["A/a.mp4", "B/x.mp4"]
+
+
+def test_catalogue_refuses_truth_outside_the_classes() -> None:
+    def one(interval: int, box: int) -> Catalogue:
+        video = Video(
+            id="a.mp4", path="a.mp4", labels=(),
+            intervals=(Interval(start_seconds=0.0, stop_seconds=1.0, label=interval),),
+            boxes=(Box(frame=0, x1=0.0, y1=0.0, x2=1.0, y2=1.0, label=box),),
+        )  # fmt: skip
+        return Catalogue(name="x", classes=("a", "b"), videos=(video,), splits={})
+
+    assert one(AMBIGUOUS, 1).videos[0].intervals[0].label == -1
+    for interval, box in ((2, 0), (-2, 0), (0, 2), (0, -1)):
+        with pytest.raises(UsageError, match=r"'a\.mp4' has an interval or a box with label -?\d, classes are 0\.\.1"):
+            one(interval, box)
+
+
+@pytest.mark.parametrize("path", ["../a.mp4", "/etc/a.mp4", "b/../../a.mp4", "b/.."])
+def test_catalogue_refuses_paths_that_leave_the_folder(path: str) -> None:
+    with pytest.raises(UsageError, match="leaves the video folder"):
+        catalogue_of("A/fine..name.mp4", path)
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A video folder, itself a link, with links inside it and links that lead out of it."""
+    touch(tmp_path / "elsewhere", "x.mp4", "deep/y.mp4")
+    real = touch(tmp_path / "disk", "A/a.mp4", "A/b.mp4", "top.mp4")
+    os.symlink(real / "A" / "a.mp4", real / "A" / "inside.mp4")
+    os.symlink("../../elsewhere/x.mp4", real / "A" / "out.mp4")
+    os.symlink(tmp_path / "elsewhere" / "deep", real / "B")
+    os.symlink(real / "A", real / "C")
+    os.symlink(tmp_path / "disk2", real / "gone.mp4")
+    touch(tmp_path, "disk2-sibling/z.mp4")
+    os.symlink(real, tmp_path / "root")
+    return tmp_path / "root"
+
+
+def test_links_out_of_the_folder_are_found_and_others_are_fine(linked: Path, tmp_path: Path) -> None:
+    fine = ["A/a.mp4", "A/b.mp4", "A/inside.mp4", "C/a.mp4", "top.mp4", "A/absent.mp4", "absent/a.mp4"]
+    assert links_outside(linked, fine) == []
+    refuse_links_outside(linked, fine)
+    elsewhere = str(tmp_path / "elsewhere")
+    assert links_outside(linked, [*fine, "B/y.mp4", "A/out.mp4", "C/out.mp4"]) == [
+        ("A/out.mp4", f"{elsewhere}/x.mp4"),
+        ("B/y.mp4", f"{elsewhere}/deep/y.mp4"),
+        ("C/out.mp4", f"{elsewhere}/x.mp4"),
+    ]
+    with pytest.raises(UsageError, match=r"^A/out\.mp4 leads by a link to .*elsewhere/x\.mp4, .* \(2 such entries\)"):
+        refuse_links_outside(linked, [*fine, "B/y.mp4", "A/out.mp4"])
+    with pytest.raises(UsageError, match=r"^gone\.mp4 leads by a link to .*disk2, outside the video folder \S+;"):
+        refuse_links_outside(linked, ["gone.mp4"])  # nothing is there yet, but what comes would be outside
+
+
+def test_check_reports_links_out_of_the_folder(linked: Path, tmp_path: Path) -> None:
+    found = check("folder", catalogue_of("A/a.mp4", "A/out.mp4", "B/y.mp4", "A/gone.mp4"), linked)
+    assert found.outside == (
+        ("A/out.mp4", str(tmp_path / "elsewhere" / "x.mp4")),
+        ("B/y.mp4", str(tmp_path / "elsewhere" / "deep" / "y.mp4")),
+    )
+    assert found.missing == ("A/gone.mp4",)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from sklearn.svm import LinearSVC
 
@@ -19,6 +20,7 @@ from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
 from vidatt.cache.ledger import VideoOutcome
 from vidatt.cache.store import Store
+from vidatt.cli import main
 from vidatt.errors import (
     InterruptedRunError,
     MissingFileError,
@@ -282,3 +284,18 @@ def test_svm_that_is_interrupted_is_not_finished_and_starts_again(store, tmp_pat
         timer.cancel()
     assert not Run.open(tmp_path / "r").finished
     assert json.loads((tmp_path / "r" / "config.json").read_text())["identity"]["settings"]["fit"]["folds"] == 10
+
+
+def test_classifier_svm_fits_the_machine_beside_its_head(tmp_path: Path) -> None:
+    arguments = ["fit-head", "--store", str(build(tmp_path / "s.zarr")), "--device", "cpu", "--preset", "small"]
+    arguments += ["--set", "steps=5", "--out", str(tmp_path / "r"), "--classifier", "svm", "--json"]
+    done = CliRunner().invoke(main, [*arguments, "--head", "glka-gp", "--aggregator", "lstm"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["run"] == str(tmp_path / "r")
+    assert Run.open(tmp_path / "r").identity["settings"]["config"]["aggregator"] == "lstm"
+    assert result["svm"]["run"] == str(tmp_path / "r" / "svm")
+    assert evaluate(tmp_path / "r" / "svm", device="cpu")["videos"] == 32
+    many = CliRunner().invoke(main, [*arguments, "--head", "mean", "--seeds", "2"])
+    assert many.exit_code == 2
+    assert "--classifier svm is for one fit" in many.stderr

@@ -6,26 +6,28 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 import numpy as np
 
 from ...errors import UsageError
+from .video_files import leaves_folder
 
 UNUSED, TRAIN, TEST = 0, 1, 2
 """Roles of a video in a split."""
+AMBIGUOUS = -1
+"""Label of an interval in which it is unclear what happens: detections there are not judged."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
     """A labelled stretch: [start_seconds, stop_seconds) in presentation time from the video's first frame."""
 
     start_seconds: float
     stop_seconds: float
-    label: int
+    label: int  # class index, or AMBIGUOUS
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
     """A labelled box in one frame; corners in fractions of the upright frame's width and height, 0..1."""
 
@@ -37,7 +39,7 @@ class Box:
     label: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Video:
     """One entry of a catalogue."""
 
@@ -58,8 +60,8 @@ class Catalogue:
     Raises
     ------
     UsageError
-        On duplicate ids, labels outside the classes, split columns of the wrong length, or a path that leaves the
-        video folder.
+        On duplicate ids, labels outside the classes (those of intervals and boxes too), split columns of the wrong
+        length, or a path that leaves the video folder.
     """
 
     name: str
@@ -75,8 +77,7 @@ class Catalogue:
             if video.id in seen:
                 raise UsageError(f"Dataset {self.name!r} lists the video {video.id!r} twice; ids must be unique.")
             seen.add(video.id)
-            parts = PurePosixPath(video.path)
-            if parts.is_absolute() or ".." in parts.parts:
+            if leaves_folder(video.path):
                 raise UsageError(
                     f"Dataset {self.name!r}: the path {video.path!r} leaves the video folder; use paths below it."
                 )
@@ -85,6 +86,12 @@ class Catalogue:
                     raise UsageError(
                         f"Dataset {self.name!r}: video {video.id!r} has label {label}, classes are "
                         f"0..{len(self.classes) - 1}."
+                    )
+            for label in {i.label for i in video.intervals} - {AMBIGUOUS} | {b.label for b in video.boxes}:
+                if not 0 <= label < len(self.classes):
+                    raise UsageError(
+                        f"Dataset {self.name!r}: video {video.id!r} has an interval or a box with label {label}, "
+                        f"classes are 0..{len(self.classes) - 1}."
                     )
         for split, roles in self.splits.items():
             if roles.shape != (len(self.videos),):

@@ -9,6 +9,17 @@ from typing import Protocol
 
 from .catalogue import Catalogue
 
+PROTOCOLS = (
+    "",  # none: the metrics of a plain evaluation
+    "accuracy-mean-of-splits",
+    "class-accuracy-mean-of-folds",
+    "map",
+    "hit",
+    "top1-top5-average",
+    "detection-map",
+)
+"""What `evaluate --protocol official` can mean; docs/evaluation.md says how each is computed."""
+
 
 class Loader(Protocol):
     """Reads the catalogue of one dataset; the registry has checked the option names already."""
@@ -31,6 +42,11 @@ class DatasetInfo:
     videos: int | None = None
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (train, test) videos
     options: Mapping[str, str] = field(default_factory=dict)  # name -> what it does, one line
+    protocol: str = ""  # one of PROTOCOLS
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"Dataset {self.name!r} has the protocol {self.protocol!r}, none of {PROTOCOLS}.")
 
 
 @dataclass(frozen=True, kw_only=True)

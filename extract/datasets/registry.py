@@ -8,16 +8,23 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ...errors import UnknownNameError, UsageError, nearest_key_error
-from . import actionshapes, folder, listed, ucf101
+from . import actionshapes, ccv, folder, hmdb51, kinetics, listed, moments, sports1m, thumos14, ucf50, ucf101, ucf101_24
 from .catalogue import Catalogue
 from .dataset import Dataset, DatasetInfo
-from .video_files import is_walked, spelling_key, walk_videos
+from .video_files import is_walked, links_outside, spelling_key, walk_videos
 
 _MODULES = (
     actionshapes,
+    ccv,
     folder,
+    hmdb51,
     listed,
+    moments,
+    sports1m,
+    thumos14,
+    ucf50,
     ucf101,
+    ucf101_24,
 )
 
 DATASETS: dict[str, Dataset] = {}
@@ -37,8 +44,8 @@ def register(dataset: Dataset) -> None:
     DATASETS[dataset.info.name] = dataset
 
 
-for _module in _MODULES:
-    register(_module.DATASET)
+for _dataset_of_module in (*(module.DATASET for module in _MODULES), *kinetics.DATASETS):
+    register(_dataset_of_module)
 
 
 def dataset_names() -> tuple[str, ...]:
@@ -100,10 +107,11 @@ class DatasetCheck:
     missing: tuple[str, ...]  # listed, and not on disk in any spelling
     surplus: tuple[str, ...]  # video files on disk that the catalogue does not list
     misnamed: tuple[tuple[str, str], ...]  # (found, expected): the same name up to case or accents
+    outside: tuple[tuple[str, str], ...] = ()  # (listed, target): a link leads out of the folder; extraction refuses it
 
 
 def check(name: str, catalogue: Catalogue, videos_dir: Path) -> DatasetCheck:
-    """Compare the video folder with the catalogue in one walk; no file is opened or measured.
+    """Compare the video folder with the catalogue by listing folders; no file is opened or measured.
 
     Raises
     ------
@@ -120,8 +128,10 @@ def check(name: str, catalogue: Catalogue, videos_dir: Path) -> DatasetCheck:
     surplus = on_disk - listed_paths
     by_key = {spelling_key(path): path for path in sorted(surplus)}
     misnamed = tuple((by_key[spelling_key(path)], path) for path in sorted(absent) if spelling_key(path) in by_key)
+    present = [video.path for video in catalogue.videos if video.path not in absent]
     return DatasetCheck(
         missing=tuple(sorted(absent - {expected for _, expected in misnamed})),
         surplus=tuple(sorted(surplus - {found for found, _ in misnamed})),
         misnamed=misnamed,
+        outside=tuple(links_outside(videos_dir, present)),
     )

@@ -14,7 +14,8 @@ from ...errors import MissingFileError
 from .annotation_files import find_annotations, line_error, read_lines
 from .catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
-from .video_files import spelling_key, walk_videos
+from .found_files import follow_spelling
+from .video_files import spelling_key
 
 INFO = DatasetInfo(
     name="ucf101",
@@ -33,9 +34,9 @@ ANNOTATIONS/                                     --annotations; else the first o
     classes=101,
     videos=13320,
     splits={"1": (9537, 3783), "2": (9586, 3734), "3": (9624, 3696)},
+    protocol="accuracy-mean-of-splits",
 )
 
-_ARCHIVE = "UCF-101/"  # the folder inside the official archive
 _ENTRY = re.compile(r"(?P<path>(?P<folder>[^/]+)/[^/]*?[^/\s])(?:\s+(?P<id>\d+))?")
 _GROUP = re.compile(r"_(g\d+)_")
 
@@ -57,7 +58,8 @@ def load(*, annotations: Path | None, videos: Path | None, options: Mapping[str,
     splits = {split: roles[order] for split, roles in splits.items()}
     notes = _count_notes(classes, splits)
     if videos is not None:
-        ordered, spelling_notes = _follow_spelling_on_disk(ordered, videos)
+        paths, spelling_notes = follow_spelling([video.path for video in ordered], videos, archive="UCF-101/")
+        ordered = tuple(replace(video, path=path) for video, path in zip(ordered, paths, strict=True))
         notes += spelling_notes
     return Catalogue(name=INFO.name, classes=classes, videos=ordered, splits=splits, notes=notes)
 
@@ -150,25 +152,6 @@ def _count_notes(classes: tuple[str, ...], splits: Mapping[str, np.ndarray]) -> 
                 f"{expected[0]} and {expected[1]}"
             )
     return tuple(notes)
-
-
-def _follow_spelling_on_disk(entries: tuple[Video, ...], videos: Path) -> tuple[tuple[Video, ...], tuple[str, ...]]:
-    """Point entries at files that are there under another spelling, or one level down in the archive's own folder."""
-    on_disk = walk_videos(videos, allow_links_outside=True)
-    exact = set(on_disk)
-    by_key = {spelling_key(path.removeprefix(_ARCHIVE)): path for path in on_disk}
-    resolved = []
-    respelled: dict[str, list[tuple[str, str]]] = {}  # listed folder -> (listed, found)
-    for entry in entries:
-        found = entry.path if entry.path in exact else by_key.get(spelling_key(entry.path), entry.path)
-        if found.removeprefix(_ARCHIVE) != entry.path:
-            respelled.setdefault(entry.path.split("/")[0], []).append((entry.path, found))
-        resolved.append(replace(entry, path=found))
-    notes = [
-        f"{len(pairs)} videos of {folder} are spelled otherwise on disk, such as {pairs[0][1]} for {pairs[0][0]}"
-        for folder, pairs in respelled.items()
-    ]
-    return tuple(resolved), tuple(notes)
 
 
 DATASET = Dataset(info=INFO, load=load)

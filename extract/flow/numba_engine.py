@@ -74,10 +74,10 @@ def _one_scale(first: np.ndarray, second: np.ndarray, field: np.ndarray, preset:
         np.float32(preset.lambda_ * preset.theta), np.float32(preset.theta), np.float32(preset.tau / preset.theta),
     )  # fmt: skip
     outside: Any = "edge" if preset.interpolation == "exact" else "constant"
-    padded = [np.pad(plane, (_BEFORE, _AFTER), mode=outside) for plane in (second, gx, gy)]
+    second, gx, gy = (np.pad(plane, (_BEFORE, _AFTER), mode=outside) for plane in (second, gx, gy))
     rounded = preset.interpolation == "opencv4"
     for _ in range(preset.warps):
-        _warp(first, *padded, u[0], u[1], rounded, wx, wy, rho, inverse)
+        _warp(first, second, gx, gy, u[0], u[1], rounded, wx, wy, rho, inverse)
         if not preset.median:
             _iterate(*planes, wx, wy, rho, inverse, limit, threshold, *constants)
             continue
