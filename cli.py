@@ -10,6 +10,8 @@ import click
 
 from . import __version__
 from .cli_cache import cache
+from .cli_detect import detect, locate
+from .cli_results import compare, evaluate, evaluate_detections, fuse
 from .door import assignments as _assignments
 from .door import common as _common
 from .errors import UnknownNameError, UsageError
@@ -22,6 +24,10 @@ def main() -> None:
 
 
 main.add_command(cache)
+main.add_command(detect)
+main.add_command(locate)
+for _command in (evaluate, evaluate_detections, compare, fuse):
+    main.add_command(_command)
 
 
 def _per_stream(option: str, values: tuple[str, ...], streams: list[str]) -> dict[str, str]:
@@ -161,6 +167,14 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
 @click.option("--split", help="Named split of the dataset [the first].")
 @click.option("--preset", help="Named settings of the head [paper, or what the head's page recommends].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the head or of its fit.")
+@click.option("--aggregator", metavar="NAME", help="What runs over time, in heads with a choice of it.")
+@click.option(
+    "--classifier",
+    type=click.Choice(["own", "svm"]),
+    default="own",
+    show_default=True,
+    help="svm: then also a linear SVM on the fitted head's representation, in OUT/svm.",
+)
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.9),
@@ -180,7 +194,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
 @_common
 def fit_head(
     head: str, store: Path | None, on: Path | None, streams: str | None, split: str | None, preset: str,
-    settings: tuple[str, ...],
+    settings: tuple[str, ...], aggregator: str | None, classifier: str,
     validation: float, skip_truncated: bool, out: Path | None, device: str, seed: int,
     sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int,
 ) -> tuple[dict[str, Any], str, int]:  # fmt: skip
@@ -213,7 +227,7 @@ def fit_head(
         streams=tuple(name.strip() for name in streams.split(",")) if streams else None,
         split=split,
         preset=preset or default_preset(head),
-        settings=_assignments("--set", settings),
+        settings=_assignments("--set", settings + ((f"aggregator={aggregator}",) if aggregator else ())),
         seed=seed,
         out=out or Path("runs") / f"{name}-{split or 'first'}-{seed}",
         on=on,
@@ -221,6 +235,8 @@ def fit_head(
         validation_share=validation,
         allow_truncated=not skip_truncated,
     )
+    if classifier == "svm" and (on or sweep or seeds or splits):
+        raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")
     if sweep or seeds or splits:
         folder = out or Path("runs") / f"{name}-sweep"
         many = SweepConfig(
@@ -235,75 +251,13 @@ def fit_head(
     if jobs > 1:
         raise UsageError("--jobs is for several fits: give --sweep, --seeds or --splits too.")
     result = fit(config)
-    return result, fit_text(result), 0
-
-
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store.")
-@click.option("--split", help="Another split than the run was fitted on.")
-@click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
-@_common
-def evaluate(
-    run: Path, store: Path | None, split: str | None, part: str, device: str
-) -> tuple[dict[str, Any], str, int]:
-    """Score a run on the videos it never saw: top-1, top-5, class mean, mAP, confusion matrix, per-class table.
-
-    \b
-    Example:
-      vidatt evaluate runs/stan
-    """
-    from .pipelines.evaluate import evaluate as score
-    from .pipelines.tables import evaluation_text
-
-    result = score(run, store_path=store, split=split, part=part, device=device)
-    return result, evaluation_text(result), 0
-
-
-@main.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--split", help="A split that all were evaluated on [each run's own].")
-@click.option("--part", type=click.Choice(["test", "train", "validation"]), default="test", show_default=True)
-@_common
-def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[dict[str, Any], str, int]:
-    """Print runs side by side, and test each pair on the videos that both were evaluated on (McNemar, exact).
-
-    \b
-    Example:
-      vidatt compare runs/stan runs/mean
-    """
-    from .pipelines.compare import compare as side_by_side
-    from .pipelines.tables import compare_text
-
-    result = side_by_side(runs, split=split, part=part)
-    return result, compare_text(result), 0
-
-
-@main.command()
-@click.argument("parts", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--method", required=True, metavar="NAME", help="mean, product, max, weighted, awl or mkl.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method.")
-@click.option("--file-scores", default="probabilities", show_default=True, help="What .npz and CSV hold; or logits.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder of the fusion.")
-@_common
-def fuse(
-    parts: tuple[Path, ...], method: str, settings: tuple[str, ...], file_scores: str, out: Path
-) -> tuple[dict[str, Any], str, int]:
-    """Fuse the test scores of runs (and of .npz or CSV files); weights are learned on validation scores only.
-
-    \b
-    Example:
-      vidatt fuse runs/stan-rgb runs/stan-flow --method awl --out runs/two-stream
-      vidatt fuse runs/glka i3d.npz --method mean --out runs/glka-i3d
-    """
-    from .pipelines.fusion import FuseConfig
-    from .pipelines.fusion import fuse as run
-    from .pipelines.tables import evaluation_text
-
-    assigned = _assignments("--set", settings)
-    result = run(FuseConfig(parts=parts, method=method, settings=assigned, file_scores=file_scores, out=out))
-    return result, evaluation_text(result), 0
+    text = fit_text(result)
+    if classifier == "svm":
+        preset = default_preset("svm")
+        on_top = replace(config, head="svm", on=config.out, out=config.out / "svm", preset=preset, settings={})
+        result["svm"] = fit(on_top)
+        text += "\n\n" + fit_text(result["svm"])
+    return result, text, 0
 
 
 @main.command()
@@ -360,8 +314,10 @@ def datasets(
         "missing": list(report.missing),
         "surplus": list(report.surplus),
         "misnamed": [list(pair) for pair in report.misnamed],
+        "outside": [list(pair) for pair in report.outside],
+        "notes": list(catalogue.notes),
     }
-    return result, check_text(result), 1 if report.missing or report.misnamed else 0
+    return result, check_text(result), 1 if report.missing or report.misnamed or report.outside else 0
 
 
 @main.command()

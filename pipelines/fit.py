@@ -142,7 +142,7 @@ def plan_fit(config: FitConfig) -> FitPlan:
         notes=(*notes, held.note),
         on=on,
     )
-    if on is not None and _digest(store.index.ids[plan.validation]) != on.identity["validation"]["digest"]:
+    if on is not None and ids_digest(store.index.ids[plan.validation]) != on.identity["validation"]["digest"]:
         raise RefusedError(
             f"Run {on.path} holds out other videos for validation than this fit would, and was fitted on some of them; "
             f"give its --seed {on.identity['seed']}, --validation {on.identity['validation_share']} and "
@@ -206,8 +206,8 @@ def identity(config: FitConfig, plan: FitPlan) -> dict[str, Any]:
         "views": plan.store.views,
         "allow_truncated": config.allow_truncated,
         "validation_share": config.validation_share,
-        "train": {"videos": len(plan.train), "digest": _digest(index.ids[plan.train])},
-        "validation": {"videos": len(plan.validation), "digest": _digest(index.ids[plan.validation])},
+        "train": {"videos": len(plan.train), "digest": ids_digest(index.ids[plan.train])},
+        "validation": {"videos": len(plan.validation), "digest": ids_digest(index.ids[plan.validation])},
         **({} if plan.on is None else {"on": _read_run(plan.on)}),
     }
 
@@ -217,8 +217,8 @@ def _read_run(on: Run) -> dict[str, Any]:
     return {"identity": on.identity, "weights": hashlib.sha256((on.path / WEIGHTS).read_bytes()).hexdigest()}
 
 
-def _digest(ids: np.ndarray) -> str:
-    """SHA-256 of a list of video ids."""
+def ids_digest(ids: np.ndarray) -> str:
+    """SHA-256 of a list of video ids: what a run keeps of its training and validation videos."""
     return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
 
 

@@ -111,11 +111,22 @@ def fit_text(result: Mapping[str, Any]) -> str:
 
 
 def evaluation_text(result: Mapping[str, Any]) -> str:
-    """Return the numbers of an evaluation and the per-class table."""
+    """Return the numbers of an evaluation and the per-class table; of several runs a row each."""
     numbers = ", ".join(f"{k} {v:.4f}" for k, v in result["metrics"].items() if v is not None)
-    lines = [f"{result['run']}: {result['videos']} videos of split {result['split']} ({result['protocol']})", numbers]
+    of_split = "" if result["split"] is None else f" of split {result['split']}"
+    lines = [f"{result['run']}: {result['videos']} videos{of_split} ({result['protocol']})", numbers]
     if result.get("missing"):
-        lines.append(f"{result['missing']} videos of the list are not in the store and are not counted")
+        lines.append(f"{result['missing']} videos of the list have no scores and are not counted")
+    if "official" in result:
+        lines.append(_official_text(result["official"]))
+    if "runs" in result:
+        keys = list(result["metrics"])
+        by_run = [
+            [r["run"], r["split"], f"{r['videos']} of {r['listed']}"]
+            + [_figure(r["metrics"][key], digits=4) for key in keys]
+            for r in result["runs"]
+        ]
+        lines += ["", table(["run", "split", "videos", *keys], by_run)]
     rows = result.get("per_class", [])
     if rows:
         keys = list(rows[0])
@@ -123,9 +134,43 @@ def evaluation_text(result: Mapping[str, Any]) -> str:
     matrix = result.get("confusion")
     if matrix is not None and len(matrix) <= 12:
         header = ["true \\ predicted", *(str(i) for i in range(len(matrix)))]
-        names = [str(row.get("class", i)) for i, row in enumerate(rows)] or [str(i) for i in range(len(matrix))]
+        names = [str(row["name"]) for row in rows] or [str(i) for i in range(len(matrix))]
         lines += ["", table(header, [[f"{i} {names[i]}", *row] for i, row in enumerate(matrix)])]
     return "\n".join(lines)
+
+
+def _official_text(number: Mapping[str, Any]) -> str:
+    """Return the official number of a dataset, and what keeps it from being official."""
+    spread = f" +- {number['spread']:.4f} over {len(number['splits'])} splits" if number["spread"] is not None else ""
+    text = (
+        f"official, {number['dataset']} ({number['text']}): {number['primary']} {_figure(number['value'], digits=4)}"
+        f"{spread}; {number['scored']} of {number['listed']} listed videos scored"
+    )
+    if len(number["splits"]) > 1:
+        text += "; " + ", ".join(f"split {split} {_figure(x, digits=4)}" for split, x in number["splits"].items())
+    others = {key: value for key, value in number["figures"].items() if value is not None}
+    lines = [text, "beside it: " + ", ".join(f"{key} {value:.4f}" for key, value in others.items())]
+    return "\n".join(lines + [f"NOT the official number: {caveat}" for caveat in number["caveats"]])
+
+
+def detection_text(result: Mapping[str, Any]) -> str:
+    """Return the average precisions of detections by class and overlap, and the rule they were measured by."""
+    counted = f"{result['videos']} videos with {result['instances']} true segments of {result['classes']} classes"
+    lines = [
+        f"{result['result']}: {result['detections']} detections against {result['truth']} ({result['subset']})",
+        f"rule: {result['rule_text']}",
+        f"{counted}, {result['ambiguous']} ambiguous segments; {result['detections_elsewhere']} detections in videos "
+        "without truth are false",
+    ]
+    if result["excluded"]:
+        lines.append(f"left out, truth and detections: {', '.join(result['excluded'])}")
+    rows = [
+        [row["name"], row["instances"], row["detections"], *(_figure(ap) for ap in row["ap"])]
+        for row in result["per_class"]
+    ]
+    rows.append(["mAP", result["instances"], result["detections"], *(_figure(value) for value in result["map"])])
+    header = ["class", "true", "detected", *(f"{threshold:g}" for threshold in result["thresholds"])]
+    return "\n".join([*lines, "", table(header, rows), "", f"average mAP {_figure(result['average_map'], digits=4)}"])
 
 
 def demo_text(result: Mapping[str, Any]) -> str:
@@ -162,6 +207,8 @@ def dataset_text(info: Any) -> str:
     lines += [", ".join(counts)] if counts else []
     lines += [f"split {name}: {train} train, {test} test" for name, (train, test) in info.splits.items()]
     lines += ["", info.layout.strip("\n"), "", f"source: {info.source}"]
+    if info.protocol:
+        lines += [f"official protocol: {info.protocol}"]
     if info.options:
         lines += ["", "options (--option KEY=VALUE):", textwrap.indent(listing(info.options), "  ")]
     return "\n".join(lines)
@@ -173,10 +220,13 @@ def check_text(result: Mapping[str, Any]) -> str:
         f"{result['dataset']}: {result['videos']} videos listed, {len(result['missing'])} missing, "
         f"{len(result['surplus'])} surplus, {len(result['misnamed'])} misnamed"
     ]
-    for kind in ("missing", "surplus"):
-        lines += [f"  {kind:<8} {path}" for path in result[kind][:20]]
-    lines += [f"  misnamed {found} should be {expected}" for found, expected in result["misnamed"][:20]]
-    return "\n".join(lines)
+    told = {kind: list(result[kind]) for kind in ("missing", "surplus")}
+    told["misnamed"] = [f"{found} should be {expected}" for found, expected in result["misnamed"]]
+    told["outside"] = [f"{path} leads by a link to {target}" for path, target in result.get("outside", ())]
+    for kind, entries in told.items():
+        lines += [f"  {kind:<8} {entry}" for entry in entries[:20]]
+        lines += [f"  {kind:<8} and {len(entries) - 20} more"] if len(entries) > 20 else []
+    return "\n".join(lines + [f"  note: {note}" for note in result.get("notes", ())])
 
 
 def head_text(result: Mapping[str, Any]) -> str:

@@ -17,8 +17,10 @@ from vidatt.cli import main
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cache", "extract", "heads", "pipelines")
 ALLOWED = {
-    "cli": {"cli_cache", "door", "pipelines", "extract", "heads", "cache", "errors"},
+    "cli": {"cli_cache", "cli_detect", "cli_results", "door", "pipelines", "extract", "heads", "cache", "errors"},
     "cli_cache": {"door", "pipelines", "cache", "errors"},
+    "cli_detect": {"door", "pipelines", "extract", "heads", "cache", "errors"},
+    "cli_results": {"door", "pipelines", "extract", "heads", "cache", "errors"},
     "door": {"errors"},
     "pipelines": {"pipelines", "extract", "heads", "cache", "errors"},
     "extract": {"extract", "errors"},

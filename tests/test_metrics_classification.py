@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, top_k_accuracy_score
 
+from vidatt.pipelines.metrics import classification
 from vidatt.pipelines.metrics.classification import (
     average_precisions,
     class_mean,
     class_table,
     confusion_matrix,
+    label_ranks,
     mean_average_precision,
+    measured,
     multi_hot,
     summary,
     top_k,
@@ -99,3 +102,42 @@ def test_summary_has_the_four_keys_and_says_none_where_undefined():
     nothing = np.zeros((4, 3), bool)
     assert set(summary(SCORES, nothing, multi_label=True).values()) == {None}
     assert set(summary(SCORES, nothing, multi_label=False).values()) == {None}
+
+
+@pytest.mark.parametrize("levels", [0, 2, 5, 40])
+def test_average_precisions_are_scikit_learns_with_and_without_ties(levels):
+    """`levels` different scores; 0 = all different."""
+    generator = np.random.default_rng(levels)
+    scores = generator.integers(0, levels, (300, 6)) / 7 if levels else generator.permutation(1800).reshape(300, 6)
+    truth = generator.random((300, 6)) < [0.0, 0.01, 0.1, 0.5, 0.9, 1.0]
+    truth[0, 1] = True
+    ours = average_precisions(scores, truth)
+    assert np.isnan(ours[0])
+    expected = [average_precision_score(truth[:, n], scores[:, n]) for n in range(1, 6)]
+    assert ours[1:] == pytest.approx(expected, abs=1e-12)
+
+
+def test_average_precision_does_not_depend_on_the_order_of_tied_videos():
+    generator = np.random.default_rng(0)
+    scores, truth = generator.integers(0, 4, (60, 2)), generator.random((60, 2)) < 0.4
+    order = generator.permutation(60)
+    assert (average_precisions(scores, truth) == average_precisions(scores[order], truth[order])).all()
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 1 << 20])
+def test_label_ranks_are_places_in_a_stable_sort_whatever_the_block(pairs, monkeypatch):
+    monkeypatch.setattr(classification, "_PAIRS_AT_ONCE", pairs)
+    generator = np.random.default_rng(0)
+    scores, truth = generator.integers(0, 3, (50, 6)), generator.random((50, 6)) < 0.3
+    order = np.argsort(-scores, axis=1, kind="stable")
+    expected = [next((k for k, n in enumerate(row) if hot[n]), 6) for row, hot in zip(order, truth, strict=True)]
+    assert 6 in expected
+    assert label_ranks(scores, truth).tolist() == expected
+
+
+def test_measured_says_its_denominators():
+    truth = multi_hot(np.array([[0, 1], [0, -1], [-1, -1], [-1, -1]]), 3)
+    result = measured(SCORES, truth, ("a", "b", "c"), multi_label=True)
+    assert result["denominators"] == {"top": 2, "map": 4, "classes": 2}
+    assert result["metrics"] == summary(SCORES, truth, multi_label=True)
+    assert result["confusion"] is None

@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+
+_PAIRS_AT_ONCE = 1 << 22
+"""Scores that `label_ranks` compares at a time: a few tens of megabytes whatever the file's size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,31 @@ class ClassResult:
     videos: int  # with this label among the scored
     accuracy: float | None  # share of them whose best class this is; None without videos, or with several labels each
     average_precision: float | None  # non-interpolated; None without videos
+
+
+def label_ranks(scores: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """Rank of the best-scored true label of each video, 0 = the best class of all; N for a video without labels.
+
+    Parameters
+    ----------
+    scores : [videos, N] floating; ties go to the lower class index, as in argmax
+    hot : [videos, N] bool
+
+    Returns
+    -------
+    [videos] int64
+    """
+    N = scores.shape[1]
+    ranks = np.full(len(scores), N)
+    videos, classes = np.nonzero(hot)
+    step = max(1, _PAIRS_AT_ONCE // max(1, N))
+    for start in range(0, len(videos), step):
+        rows, labels = videos[start : start + step], classes[start : start + step, None]
+        given = scores[rows]
+        own = np.take_along_axis(given, labels, axis=1)
+        before = (given > own) | ((given == own) & (np.arange(N) < labels))
+        np.minimum.at(ranks, rows, before.sum(1))
+    return ranks
 
 
 def top_k(scores: np.ndarray, hot: np.ndarray, k: int) -> float:
@@ -33,11 +60,7 @@ def top_k(scores: np.ndarray, hot: np.ndarray, k: int) -> float:
     -------
     0..1; NaN if no video has a label
     """
-    labelled = hot.any(1)
-    if not labelled.any():
-        return float("nan")
-    best = np.argsort(-scores[labelled], axis=1, kind="stable")[:, :k]
-    return float(np.take_along_axis(hot[labelled], best, axis=1).any(1).mean())
+    return _hits(label_ranks(scores, hot), hot, k)
 
 
 def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -60,36 +83,39 @@ def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def class_mean(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean over classes of the accuracy within the class; classes without videos are left out. NaN without videos."""
-    accuracies = class_accuracies(scores, labels)
-    present = ~np.isnan(accuracies)
-    return float(accuracies[present].mean()) if present.any() else float("nan")
+    return _mean_of_defined(class_accuracies(scores, labels))
 
 
 def average_precisions(scores: np.ndarray, hot: np.ndarray) -> np.ndarray:
     """Non-interpolated average precision of each class; videos without any label are negatives everywhere.
 
+    Equal scores share the rank of the last of them, as in scikit-learn: the order of the videos does not matter.
+
     Parameters
     ----------
-    scores : [videos, N] floating
+    scores : [videos, N] floating, without NaN
     hot : [videos, N] bool
 
     Returns
     -------
     [N] float64; NaN for classes without positives
     """
-    return np.array(
-        [
-            average_precision_score(hot[:, n], scores[:, n]) if hot[:, n].any() else np.nan
-            for n in range(scores.shape[1])
-        ]
-    )
+    return np.array([_average_precision(scores[:, n], hot[:, n]) for n in range(scores.shape[1])])
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """[videos] and [videos] bool -> the mean over positives of the precision at their rank."""
+    if not positive.any():
+        return float("nan")
+    everything, found = np.sort(scores), np.sort(scores[positive])
+    ranks = len(everything) - np.searchsorted(everything, found)  # how many are scored at least as high
+    right = len(found) - np.searchsorted(found, found)  # how many of these are positive
+    return float((right / ranks).mean())
 
 
 def mean_average_precision(scores: np.ndarray, hot: np.ndarray) -> float:
     """Mean over classes of `average_precisions`; classes without positives are left out. NaN if there are none."""
-    precisions = average_precisions(scores, hot)
-    present = ~np.isnan(precisions)
-    return float(precisions[present].mean()) if present.any() else float("nan")
+    return _mean_of_defined(average_precisions(scores, hot))
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -104,7 +130,9 @@ def multi_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return hot[:, :classes]
 
 
-def class_table(scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...]) -> list[ClassResult]:
+def class_table(
+    scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...], precisions: np.ndarray | None = None
+) -> list[ClassResult]:
     """Per-class results in the order of the classes.
 
     Parameters
@@ -112,21 +140,21 @@ def class_table(scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...]) -> 
     scores : [videos, N] floating
     hot : [videos, N] bool
     names : of the N classes
+    precisions : what `average_precisions` returned, if it is known
     """
+    precisions = average_precisions(scores, hot) if precisions is None else precisions
     N = scores.shape[1]
     one_each = bool((hot.sum(1) == 1).all())
     accuracies = class_accuracies(scores, hot.argmax(1)) if one_each else np.full(N, np.nan)
     return [
-        ClassResult(
-            name=name, videos=int(videos), accuracy=_or_none(accuracy), average_precision=_or_none(precision)
-        )
-        for name, videos, accuracy, precision in zip(
-            names, hot.sum(0), accuracies, average_precisions(scores, hot), strict=True
-        )
-    ]  # fmt: skip
+        ClassResult(name=name, videos=int(videos), accuracy=_or_none(accuracy), average_precision=_or_none(precision))
+        for name, videos, accuracy, precision in zip(names, hot.sum(0), accuracies, precisions, strict=True)
+    ]
 
 
-def summary(scores: np.ndarray, hot: np.ndarray, *, multi_label: bool) -> dict[str, float | None]:
+def summary(
+    scores: np.ndarray, hot: np.ndarray, *, multi_label: bool, precisions: np.ndarray | None = None
+) -> dict[str, float | None]:
     """Compute the four numbers that every evaluation reports: `top1`, `top5`, `class_mean`, `map`.
 
     Parameters
@@ -135,18 +163,21 @@ def summary(scores: np.ndarray, hot: np.ndarray, *, multi_label: bool) -> dict[s
     hot : [videos, N] bool
     multi_label : whether a video may have several labels or none; then top-k is Hit@k over the labelled videos and
         `class_mean` is None
+    precisions : what `average_precisions` returned, if it is known
 
     Returns
     -------
     dict of fractions; None where a measure is undefined
     """
     labelled = hot.any(1)
+    ranks = label_ranks(scores, hot)
     mean = None if multi_label else class_mean(scores[labelled], hot[labelled].argmax(1))
+    precisions = average_precisions(scores, hot) if precisions is None else precisions
     return {
-        "top1": _or_none(top_k(scores, hot, 1)),
-        "top5": _or_none(top_k(scores, hot, 5)),
+        "top1": _or_none(_hits(ranks, hot, 1)),
+        "top5": _or_none(_hits(ranks, hot, 5)),
         "class_mean": None if mean is None else _or_none(mean),
-        "map": _or_none(mean_average_precision(scores, hot)),
+        "map": _or_none(_mean_of_defined(precisions)),
     }
 
 
@@ -157,15 +188,31 @@ def measured(
 
     Returns
     -------
-    `{"metrics": summary, "confusion": [N][N] counts (None for several labels each), "per_class": class_table}`
+    `{"metrics": summary, "denominators": {"top" (labelled videos: of top1, top5), "map" (videos ranked, those without
+    a label included), "classes" (with positives: of map and class_mean)}, "confusion": [N][N] counts (None for several
+    labels each), "per_class": class_table}`
     """
     labelled = hot.any(1)
     confusion = None if multi_label else confusion_matrix(scores[labelled], hot[labelled].argmax(1)).tolist()
+    precisions = average_precisions(scores, hot)
     return {
-        "metrics": summary(scores, hot, multi_label=multi_label),
+        "metrics": summary(scores, hot, multi_label=multi_label, precisions=precisions),
+        "denominators": {"top": int(labelled.sum()), "map": len(hot), "classes": int(hot.any(0).sum())},
         "confusion": confusion,
-        "per_class": [asdict(row) for row in class_table(scores, hot, names)],
+        "per_class": [asdict(row) for row in class_table(scores, hot, names, precisions)],
     }
+
+
+def _hits(ranks: np.ndarray, hot: np.ndarray, k: int) -> float:
+    """Share of the labelled videos whose rank is below k; NaN if there are none."""
+    labelled = hot.any(1)
+    return float((ranks[labelled] < k).mean()) if labelled.any() else float("nan")
+
+
+def _mean_of_defined(values: np.ndarray) -> float:
+    """Mean without the NaN; NaN if nothing is left."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def _or_none(value: float) -> float | None:
