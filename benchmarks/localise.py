@@ -27,7 +27,7 @@ from vidatt.pipelines.detect import DetectConfig, detect
 from vidatt.pipelines.evaluate import evaluate
 from vidatt.pipelines.fit import FitConfig, fit
 from vidatt.pipelines.locate import LocateConfig, locate
-from vidatt.pipelines.substitute import ATTENTIONS
+from vidatt.pipelines.reading import ATTENTIONS
 from vidatt.pipelines.tables import table
 
 STEPS = {"where-and-when": 100}  # its ConvLSTM takes long on a CPU

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cache.store import Store
 from ..errors import UnknownNameError, UsageError
-from .evaluate import PARTS, VideoAttention, attention, central_view, choose_videos
-from .fit import choose_split
+from .evaluate import VideoAttention, attention, central_view
 from .metrics.detection import AMBIGUOUS, Segments, detection_summary
 from .metrics.detection import RULES as MEASURES
 from .proposals import (
@@ -31,12 +28,11 @@ from .proposals import (
     untrimmednet_proposals,
     where_and_when_proposals,
 )
-from .reload import open_store
+from .reading import ReadingConfig, open_reading
 from .rules import read_rule
 from .run import Run
 from .segment_scores import SegmentClassifier, scores_of, segment_classifier
 from .submission import write_thumos14
-from .substitute import Substitute
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Overlaps at which both measures are taken, so that they can stand side by side."""
@@ -50,19 +46,10 @@ THUMOS14_IDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectConfig:
+class DetectConfig(ReadingConfig):
     """What `detect` is asked for."""
 
-    run: Path
-    store: Path | None = None  # None = the one that the run was fitted on
-    split: str | None = None  # None = the run's
-    part: str = "test"
     rule: str | None = None  # of `RULES`; None = by what the head gives, see `choose_rule`
-    settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the rule
-    attention: str = "head"  # or random, uniform
-    out: Path | None = None  # None = in the run
-    seed: int = 0  # of random attention
-    device: str = "auto"
 
 
 def detect(config: DetectConfig) -> dict[str, Any]:
@@ -82,16 +69,10 @@ def detect(config: DetectConfig) -> dict[str, Any]:
     RefusedError
         As `evaluate`; if class scores of segments are to be learned from a store that the run was not fitted on.
     """
-    if config.part not in PARTS:
-        raise UnknownNameError("part", config.part, PARTS)
     if config.rule is not None and config.rule not in RULES:
         raise UnknownNameError("rule", config.rule, RULES)
-    run = Run.open(config.run)
-    store = open_store(run, config.store)
-    run.metrics()  # refuses a run that is not finished
-    split = choose_split(store, config.split or run.identity["split"])
-    listed, videos = choose_videos(run, store, split, config.part)
-    substitute = Substitute(config.attention, seed=config.seed, run=run, store=store)
+    reading = open_reading(config)
+    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
     view = central_view(store)
     look = partial(attention, config.run, store_path=store.path, view=view, device=config.device, with_segments=True)
     first = next(look(videos=[int(videos[0])]))
@@ -128,20 +109,13 @@ def detect(config: DetectConfig) -> dict[str, Any]:
         labels=np.concatenate(labels),
         scores=np.concatenate(scores),
     )
-    substituted = "" if config.attention == "head" else f"-{config.attention}"
-    out = config.out or run.path / f"detections-{split}-{config.part}-{name}{substituted}.txt"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = reading.out("detections", name, ".txt")
     write_thumos14(out, detections, class_ids)
     return {
-        "run": str(config.run),
-        "store": str(store.path),
-        "split": split,
-        "part": config.part,
-        "listed": listed,
+        **reading.said(),
         "videos": len(videos),
         "rule": name,
         "settings": asdict(rule),
-        "attention": config.attention,
         "class_scores": said,
         "out": str(out),
         "proposals": len(detections),

@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,7 +338,7 @@ def _by_manifest(
         raise UsageError(f"{manifest} has a column fps; a time map needs --stride-frames beside it.")
     name = config.dataset or manifest.stem
     notes = tuple(note for note in catalogue.notes if note != "columns that are not used: fps")
-    return Catalogue(**{**vars(catalogue), "name": name, "notes": notes}), entries
+    return replace(catalogue, name=name, notes=notes), entries
 
 
 def _rates(manifest: Path) -> list[float | None]:
@@ -402,5 +402,5 @@ def _with_groups(config: ImportConfig, catalogue: Catalogue) -> Catalogue:
         if found is None:
             raise UsageError(f"--group-pattern {config.group_pattern!r} finds nothing in the id {video.id!r}.")
         group = "_".join(part or "" for part in found.groups()) or found[0]
-        videos.append(Video(**{**vars(video), "group": video.group or group}))
-    return Catalogue(**{**vars(catalogue), "videos": tuple(videos)})
+        videos.append(replace(video, group=video.group or group))
+    return replace(catalogue, videos=tuple(videos))

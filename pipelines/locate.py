@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ..cache.store import Store
-from ..errors import RefusedError, UnknownNameError, UsageError
+from ..errors import RefusedError, UsageError
 from ..heads.registry import HEADS
 from .boxes import RULES, ThresholdRule, boxes_of, out_of_region
-from .evaluate import PARTS, VideoAttention, attention, central_view, choose_videos
-from .fit import choose_split
+from .evaluate import VideoAttention, attention, central_view
 from .metrics.localisation import Boxes, frame_ap, frame_hit
-from .reload import open_store
+from .reading import ReadingConfig, open_reading
 from .rules import read_rule
 from .run import Run, write_atomically
-from .substitute import Substitute
 from .truth import Truth
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -29,19 +25,10 @@ COLUMNS = ("video", "frame", "x1", "y1", "x2", "y2", "class", "confidence")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocateConfig:
+class LocateConfig(ReadingConfig):
     """What `locate` is asked for."""
 
-    run: Path
-    store: Path | None = None  # None = the one that the run was fitted on
-    split: str | None = None  # None = the run's
-    part: str = "test"
     rule: str = "threshold"  # of `RULES`
-    settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the rule
-    attention: str = "head"  # or random, uniform
-    out: Path | None = None  # None = in the run
-    seed: int = 0  # of random attention
-    device: str = "auto"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,15 +64,9 @@ def locate(config: LocateConfig) -> dict[str, Any]:
     RefusedError
         As `evaluate`; if the streams show different parts of the frame.
     """
-    if config.part not in PARTS:
-        raise UnknownNameError("part", config.part, PARTS)
     rule: ThresholdRule = read_rule(RULES, config.rule, config.settings)
-    run = Run.open(config.run)
-    store = open_store(run, config.store)
-    run.metrics()  # refuses a run that is not finished
-    split = choose_split(store, config.split or run.identity["split"])
-    listed, videos = choose_videos(run, store, split, config.part)
-    substitute = Substitute(config.attention, seed=config.seed, run=run, store=store)
+    reading = open_reading(config)
+    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
     place = _Place(store, run.identity["stream_names"])
     sums_to_one = _sums_to_one(run)
     rows: list[tuple[Any, ...]] = []
@@ -105,22 +86,14 @@ def locate(config: LocateConfig) -> dict[str, Any]:
         for frame, box, confidence in zip(located.frames, located.boxes, located.confidences, strict=True):
             if np.isfinite(box).all():
                 rows.append((video.id, frame, *(f"{x:.2f}" for x in box), name, f"{confidence:.6f}"))
-    substituted = "" if config.attention == "head" else f"-{config.attention}"
-    out = config.out or run.path / f"boxes-{split}-{config.part}-{config.rule}{substituted}.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = reading.out("boxes", config.rule, ".csv")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     write_atomically(out, text.getvalue().encode())
     return {
-        "run": str(config.run),
-        "store": str(store.path),
-        "split": split,
-        "part": config.part,
-        "listed": listed,
-        "videos": len(videos),
+        **reading.said(),
         "rule": config.rule,
         "settings": asdict(rule),
-        "attention": config.attention,
         "maps": "distributions over cells" if sums_to_one else "masks",
         "out": str(out),
         "frames": sum(len(located.frames) for located in found),
