@@ -20,8 +20,9 @@ types: $(VENV)/installed-dev
 	ln -sfn "$(CURDIR)" build/types/vidatt
 	cd build/types && MYPYPATH=. "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/setup.cfg" -p vidatt
 
+# two files of tests at a time: their fixtures are made once per file
 tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidatt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

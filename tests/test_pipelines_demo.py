@@ -34,6 +34,7 @@ def test_boxes_are_seen_from_the_crop() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_demo_learns_and_attends_to_the_truth(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     done = subprocess.run(
@@ -41,7 +42,7 @@ def test_demo_learns_and_attends_to_the_truth(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1400,
     )
     result = json.loads(done.stdout)
     heads = {row["head"]: row for row in result["heads"]}
