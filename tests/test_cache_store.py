@@ -194,7 +194,7 @@ def test_four_processes_create_one_store_at_once(tmp_path):
     command = [sys.executable, "-c", RACE, str(tmp_path / "s.zarr"), str(tmp_path / "ready")]
     (tmp_path / "ready").mkdir()
     racers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    answers = [racer.communicate(timeout=120)[0] for racer in racers]
+    answers = [racer.communicate(timeout=300)[0] for racer in racers]
     shutil.rmtree(tmp_path / "ready")
     assert [racer.returncode for racer in racers] == [0] * 4
     assert len(set(answers)) == 1

@@ -109,9 +109,9 @@ def test_command_prints_a_table_and_json(tmp_path):
     one = evaluated(tmp_path / "one", "aab", "aaa")
     other = evaluated(tmp_path / "two", "bbb", "aaa", ids=["v0", "v1", "x"])
     command = [sys.executable, "-m", "vidatt", "compare", str(one), str(other)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "1.000 : 0.000" in done.stdout
     assert "runs 1 and 2 share 2 videos; 1 and 1 others are left out of their test" in done.stdout
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300, check=False)
     assert json.loads(done.stdout)["pairs"][0]["p_value"] == 0.5

@@ -120,7 +120,7 @@ def test_ccv_that_is_only_partly_there_is_extracted_and_the_rest_is_missing(shar
         [sys.executable, "-m", "vidatt", "extract", "--dataset", "ccv", "--videos", videos, "--store",
          tmp_path / "s.zarr", "--streams", "rgb", "--backbone", "hog", "--sampler", "centre:3", "--workers", "1",
          "--json"],
-        check=False, capture_output=True, text=True, timeout=240,
+        check=False, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     summary = json.loads(done.stdout)

@@ -366,7 +366,7 @@ def test_dry_run_checks_everything_and_writes_nothing(tmp_path):
 
 def vidatt(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidatt", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_command_imports_the_real_fc6_features_as_documented(tmp_path, shared_data):

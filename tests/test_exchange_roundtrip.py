@@ -401,7 +401,7 @@ def test_import_of_an_export_refuses_options_for_foreign_material(tmp_path):
 
 def vidatt(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vidatt", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_commands_export_and_import_end_to_end(tmp_path):

@@ -87,7 +87,7 @@ def test_four_slices_at_once_make_the_same_bytes(shapes: Path, reference: Path, 
         subprocess.Popen([*VIDATT, *map(str, _extract(shapes, store, "--shard", f"{i}/4", "--workers", "1"))])
         for i in range(4)
     ]
-    assert [s.wait(timeout=240) for s in slices] == [0, 0, 0, 0]
+    assert [s.wait(timeout=400) for s in slices] == [0, 0, 0, 0]
     assert _content(store) == _content(reference)
 
 
@@ -134,7 +134,7 @@ def test_a_signal_drains_and_the_same_command_continues(
         while not (store / "rgb" / ".done" / "0.json").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=400)
     assert process.returncode == 75, said
     assert "Run the same command again" in said
     stream = Store.open(store).stream("rgb")
@@ -152,7 +152,7 @@ def test_a_worker_that_is_killed_is_replaced(shapes: Path, reference: Path, tmp_
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(children) == 1
         os.kill(int(children[0]), signal.SIGKILL)
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "SIGKILL" in said
     assert _content(store) == _content(reference)
@@ -209,7 +209,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "code", "message"), BAD, ids=[" ".join(b[0][:6]) for b in BAD])
 def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
-    done = subprocess.run([*VIDATT, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run([*VIDATT, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path, timeout=400)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

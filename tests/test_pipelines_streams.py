@@ -25,7 +25,7 @@ def _extract(videos: Path, store: Path, *more: str, code: int = 0) -> dict[str, 
     command = [sys.executable, "-m", "vidatt", "extract", "--dataset", "actionshapes", "--videos", str(videos),
                "--store", str(store), "--recipe", "hands", "--resize", "short:112", "--crop", "112",
                "--sampler", "centre:3", "--json", *more]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if code in (0, 1) else {"error": done.stderr}
 
@@ -154,7 +154,7 @@ def test_recipes_set_everything(shapes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vidatt", "extract", "--dataset", "actionshapes", "--videos", str(shapes),
                "--store", str(tmp_path / "s.zarr"), "--recipe", "glka", "--weights", "random", "--dry-run",
                "--json"]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=400)
     plan = json.loads(done.stdout)
     assert plan["streams"].keys() == {"rgb"}
     assert plan["streams"]["rgb"]["cube"] == [7, 7, 512]

@@ -230,7 +230,7 @@ def test_command_prints_a_table_and_json(store, tmp_path):
     path = npz(tmp_path / "s.npz", labels=LABELS)
     done = subprocess.run(
         [sys.executable, "-m", "vidatt", "evaluate", str(path), "--json"],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == evaluate_scores(path)

@@ -176,7 +176,7 @@ def options(store: Path, out: Path, **settings: str) -> list[object]:
 def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, tmp_path):
     extra = ["--streams", "rgb", "--set=optimiser=sgd", "--sweep", "lr=0.01,1e38", "--seeds", 2, "--jobs", 2, "--json"]
     command = vidatt(*options(store, tmp_path / "r", weight_decay="1"), *extra)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
     assert [(row["setting"]["lr"], row["runs"], row["wanted"]) for row in result["rows"]] == [
@@ -212,7 +212,7 @@ def test_a_stopped_sweep_leaves_checkpoints_and_continues(store, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGTERM)
-    _, said = child.communicate(timeout=100)
+    _, said = child.communicate(timeout=300)
     assert child.returncode == 75, said
     assert "fits are finished; the same command continues" in said.splitlines()[-1]
     begun = [path for path in out.iterdir() if not (path / "metrics.json").exists()]
@@ -248,6 +248,6 @@ def test_a_stopped_sweep_of_one_process_continues(store, tmp_path):
 
 def test_command_refuses_jobs_without_a_sweep(store, tmp_path):
     done = subprocess.run(
-        vidatt(*options(store, tmp_path / "r"), "--jobs", 2), capture_output=True, text=True, timeout=100, check=False
+        vidatt(*options(store, tmp_path / "r"), "--jobs", 2), capture_output=True, text=True, timeout=300, check=False
     )
     assert (done.returncode, "--jobs is for several fits" in done.stderr) == (2, True)
