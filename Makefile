@@ -22,7 +22,7 @@ types: $(VENV)/installed-dev
 
 # two files of tests at a time: their fixtures are made once per file
 tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidatt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
