@@ -15,15 +15,13 @@ from ..cache.batches import Batches
 from ..cache.store import Store
 from ..errors import MissingFileError, NotFiniteError, RefusedError, UnknownNameError, UsageError
 from ..heads.contract import Head
-from .fit import TEST, TRAIN, choose_split
 from .metrics.classification import measured, multi_hot
 from .protocols import find_protocol, measures_text, official, official_splits
 from .reload import load_head, open_store
 from .run import CONFIG, Run, differences
 from .scoring import resolve_device, score_views
+from .splits import PARTS, TRAIN, choose_split
 
-PARTS = {"train": TRAIN, "test": TEST}
-"""Parts of a split by name; `train` holds the validation videos too."""
 SEGMENTS_AT_ONCE = 3_200
 """Of a batch whose attention is read, as many as 128 videos of 25 have: untrimmed videos may have thousands each."""
 

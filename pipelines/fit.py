@@ -17,7 +17,7 @@ import torch
 from .. import __version__
 from ..cache.batches import Batches
 from ..cache.store import Store
-from ..errors import RefusedError, UnknownNameError, UsageError
+from ..errors import RefusedError, UsageError
 from ..heads.contract import FitDefaults, StreamShape
 from ..heads.registry import HeadSettings, build_from_settings, resolve_settings
 from .holdout import Holdout, hold_out
@@ -25,13 +25,11 @@ from .metrics.classification import multi_hot, summary
 from .reload import open_store, require_fit
 from .run import WEIGHTS, Run
 from .scoring import resolve_device, score_views
+from .splits import TRAIN, choose_split
 from .svm import fit_svm, require_possible
 from .training import Training, TrainingData
 
 log = logging.getLogger(__name__)
-
-TRAIN, TEST = 1, 2
-"""Roles of a video in a split of the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,24 +160,6 @@ def _as_in(config: FitConfig, on: Run) -> FitConfig:
                 f"--{name} {getattr(config, name)!r}: run {on.path} was fitted on {value!r}; leave it out with --on."
             )
     return replace(config, streams=theirs["streams"], split=theirs["split"])
-
-
-def choose_split(store: Store, name: str | None) -> str:
-    """Return the split asked for, or the only or first one.
-
-    Raises
-    ------
-    UnknownNameError
-        If the store has no such split, or none at all.
-    """
-    splits = sorted(store.index.splits)
-    if not splits:
-        raise UsageError(f"Store {store.path} has no split; its dataset names no training and test videos.")
-    if name is not None and name not in splits:
-        raise UnknownNameError("split", name, splits)
-    if name is None and len(splits) > 1:
-        log.info("split %r is taken, of %s", splits[0], ", ".join(splits))
-    return name or splits[0]
 
 
 def identity(config: FitConfig, plan: FitPlan) -> dict[str, Any]:

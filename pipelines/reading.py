@@ -12,10 +12,10 @@ import numpy as np
 
 from ..cache.store import Store
 from ..errors import UnknownNameError
-from .evaluate import PARTS, VideoAttention, choose_videos
-from .fit import choose_split
+from .evaluate import VideoAttention, choose_videos
 from .reload import open_store
 from .run import Run
+from .splits import PARTS, choose_split
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""

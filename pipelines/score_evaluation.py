@@ -9,12 +9,10 @@ import numpy as np
 
 from ..cache.store import Store
 from ..errors import RefusedError, UnknownNameError, UsageError
-from ..extract.datasets.catalogue import TEST, TRAIN
 from .metrics.classification import measured, multi_hot
 from .protocols import find_protocol, measures_text, official
 from .score_files import ScoreTable, read_scores
-
-PARTS = {"train": TRAIN, "test": TEST}
+from .splits import PARTS, choose_split
 
 
 def evaluate_scores(
@@ -68,7 +66,7 @@ def evaluate_scores(
             find_protocol(store.attributes.get("dataset"), str(path))
         names, multi_label = index.classes, index.multi_label
         table = read_scores(path, names, average_clips=average_clips)
-        split = _choose_split(store, split)
+        split = choose_split(store, split, guess=False)
         videos = np.flatnonzero(index.split(split) == PARTS[part])
         listed = len(videos)
         place = {id: row for row, id in enumerate(table.ids)}
@@ -101,17 +99,6 @@ def evaluate_scores(
     if by_official_protocol:
         result["official"] = official(store.attributes["dataset"], [result], sorted(index.splits), str(path))
     return result
-
-
-def _choose_split(store: Store, name: str | None) -> str:
-    splits = sorted(store.index.splits)
-    if not splits:
-        raise UsageError(f"Store {store.path} has no split; its dataset names no training and test videos.")
-    if name is not None and name not in splits:
-        raise UnknownNameError("split", name, splits)
-    if name is None and len(splits) > 1:
-        raise UsageError(f"Store {store.path} has the splits {', '.join(splits)}; say with --split which one it is.")
-    return name or splits[0]
 
 
 def _own_labels(table: ScoreTable) -> np.ndarray | None:

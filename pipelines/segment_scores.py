@@ -22,10 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from ..cache.store import Store
 from ..errors import RefusedError, UsageError
 from .evaluate import VideoAttention, attention
-from .fit import TRAIN, ids_digest
+from .fit import ids_digest
 from .holdout import hold_out
 from .metrics.classification import multi_hot
 from .run import WEIGHTS, Run, write_atomically
+from .splits import TRAIN
 
 log = logging.getLogger(__name__)
 

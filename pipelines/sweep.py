@@ -30,10 +30,11 @@ from ..errors import InterruptedRunError, UsageError, VidattError, nearest_key_e
 from ..heads.registry import resolve_settings
 from .evaluate import evaluate
 from .extract import cpu_count
-from .fit import TEST, FitConfig, fit
+from .fit import FitConfig, fit
 from .progress import Progress
 from .run import Run
 from .signals import NUMBERS, StopRequest
+from .splits import TEST
 
 log = logging.getLogger(__name__)
 

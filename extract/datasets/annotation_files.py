@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import os
 import re
@@ -70,6 +71,12 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
 def line_error(path: Path, number: int, problem: str) -> UsageError:
     """Return the error for one line of an annotation file, in the form editors jump to."""
     return UsageError(f"{path}:{number}: {problem}")
+
+
+def nearest_class(name: str, classes: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown class: the nearest known one, or a full stop."""
+    near = difflib.get_close_matches(name, list(classes), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def read_table(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MissingFileError, UsageError
-from .annotation_files import find_annotations, line_error, read_lines, read_table, usual_places
+from .annotation_files import find_annotations, line_error, nearest_class, read_lines, read_table, usual_places
 from .catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
 from .found_files import SUFFIX_OPTION, follow_names, read_suffix
@@ -78,8 +77,7 @@ def load(count: int, *, annotations: Path | None, videos: Path | None, options: 
     label_of = {text: (index,) for index, text in enumerate(classes)} | {"": ()}
     unknown = next((row for row, text in enumerate(texts) if text not in label_of), None)
     if unknown is not None:
-        near = difflib.get_close_matches(texts[unknown], classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = nearest_class(texts[unknown], classes)
         raise line_error(*lines[ids[unknown]], f"label {texts[unknown]!r} is not in label_map_k{count}.txt{hint}")
     paths, found_notes = follow_names(defaults, videos)
     entries = tuple(

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...errors import MissingFileError, UsageError
-from .annotation_files import line_error, read_lines
+from .annotation_files import line_error, nearest_class, read_lines
 from .catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
 
@@ -203,8 +203,7 @@ def _resolve_labels(path: Path, rows: list[Row]) -> tuple[tuple[str, ...], list[
                     path, row.line, f"label {label} is too high: {class_file} has {len(names)} classes, from 0."
                 )
             if not numeric and label not in indices:
-                near = difflib.get_close_matches(label, names, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
+                hint = nearest_class(label, names)
                 raise line_error(path, row.line, f"label {label!r} is not in {class_file}{hint}")
         resolved.append(tuple(int(label) if numeric else indices[label] for label in row.labels))
     return tuple(names), resolved

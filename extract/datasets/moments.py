@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from .annotation_files import find_annotations, line_error, read_lines, read_table, usual_places
+from .annotation_files import find_annotations, line_error, nearest_class, read_lines, read_table, usual_places
 from .catalogue import TEST, TRAIN, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
 from .found_files import follow_names
@@ -52,8 +51,7 @@ def load(*, annotations: Path | None, videos: Path | None, options: Mapping[str,
         for number, (file,) in read_table(path, ("file",), names=("file",)):
             category, _, rest = file.partition("/")
             if category not in label_of or not rest:
-                near = difflib.get_close_matches(category, classes, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
+                hint = nearest_class(category, classes)
                 raise line_error(path, number, f"{file!r} does not start with a class of moments_categories.txt{hint}")
             if file in lines:
                 raise line_error(path, number, f"{file} stands in {lines[file]} already; keep one of the lines.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import MissingFileError
-from .annotation_files import find_annotations, line_error, read_lines
+from .annotation_files import find_annotations, line_error, nearest_class, read_lines
 from .catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
 from .found_files import follow_spelling
@@ -121,8 +120,7 @@ def _read_entry(
         raise line_error(path, number, f"expected {form}, found {line!r}.")
     label = labels.get(spelling_key(match["folder"]))
     if label is None:
-        near = difflib.get_close_matches(match["folder"], classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = nearest_class(match["folder"], classes)
         raise line_error(path, number, f"the folder {match['folder']!r} is no class of classInd.txt{hint}")
     if match["id"] is not None and int(match["id"]) != label + 1:
         raise line_error(
