@@ -1,9 +1,10 @@
 # Two commands on a bare machine with Python 3.11 or newer and make: `make demo` and `make test`.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests smoke lowest clean
 
 demo: $(VENV)/installed
 	$(BIN)/vidatt demo --out demo-out
@@ -18,20 +19,36 @@ lint: $(VENV)/installed-dev
 types: $(VENV)/installed-dev
 	mkdir -p build/types
 	ln -sfn "$(CURDIR)" build/types/vidatt
-	cd build/types && MYPYPATH=. "$(CURDIR)/$(BIN)/mypy" --config-file "$(CURDIR)/setup.cfg" -p vidatt
+	cd build/types && MYPYPATH=. "$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/setup.cfg" -p vidatt
 
 # two files of tests at a time: their fixtures are made once per file
 tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# the real chain on a few videos, for another interpreter: make smoke PYTHON=python3.12 VENV=.venv-3.12
+smoke: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/test_chain.py
+
+# the same with the lowest versions that setup.cfg allows (Python 3.11 or 3.12); all tests: make lowest TESTS=tests
+lowest: TESTS ?= tests/test_chain.py
+lowest: $(VENV)/lowest
+	$(BIN)/python -m pytest $(TESTS)
+
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vidatt needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(VENV)/lowest: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	sed -n '/^install_requires/,/^$$/s/^    \(.*\) >= \(.*\)/\1==\2/p' setup.cfg > $(VENV)/lowest.txt
+	$(PIP) --only-binary :all: -r $(VENV)/lowest.txt pytest pytest-timeout pytest-xdist hypothesis
+	$(PIP) --no-deps -e .
 	touch $@
 
 clean:

@@ -281,6 +281,22 @@ def demo(out: Path, train_videos: int, device: str, seed: int) -> tuple[dict[str
 
 
 @main.command()
+@_common
+def doctor() -> tuple[dict[str, Any], str, int]:
+    """Show versions, FFmpeg, devices, cores and what is missing: what a bug report needs.
+
+    \b
+    Example:
+      vidatt doctor
+    """
+    from .pipelines.doctor import doctor as run
+    from .pipelines.tables import doctor_text
+
+    report = run()
+    return report, doctor_text(report), 1 if report["missing"] else 0
+
+
+@main.command()
 @click.argument("name", required=False)
 @click.option("--check", "folder", type=click.Path(path_type=Path), help="Report missing, surplus, misnamed videos.")
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")

@@ -161,13 +161,13 @@ class ShardedArray:
     def _pread(self, number: int, shard: _Shard, buffers: list[np.ndarray], offset: int) -> None:
         wanted = sum(buffer.nbytes for buffer in buffers)
         file = self._file(number, shard)
-        got = os.preadv(file, buffers, offset)  # type: ignore[arg-type]
+        got = os.preadv(file, [buffer.data for buffer in buffers], offset)
         if got == wanted:
             return
         for buffer in buffers:  # network file systems may give less than asked for
             filled = 0
             while filled < buffer.nbytes:
-                got = os.preadv(file, [buffer[filled:]], offset + filled)  # type: ignore[list-item]
+                got = os.preadv(file, [buffer[filled:].data], offset + filled)
                 if not got:
                     raise CorruptStoreError(f"{self._key(number)} ended early while being read; see `vidatt verify`.")
                 filled += got

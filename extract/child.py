@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,9 +23,21 @@ _START = (
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class ChildBugError(RuntimeError):
+    """Our own code failed in a child; the message ends with the traceback from there. Never a fault of a video."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    """What a child sends of an error that nobody raised on purpose, before it ends."""
+
+    traceback: str
+
+
 def run_child(entry: str, descriptor: int, parent: int) -> None:
     """Run `module:function` of the package with the connection at `descriptor`; the child's whole life."""
     import importlib
+    import traceback
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # a scheduler signals whole process groups
         signal.signal(number, signal.SIG_IGN)
@@ -38,6 +51,9 @@ def run_child(entry: str, descriptor: int, parent: int) -> None:
         getattr(importlib.import_module(module), function)(connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         os._exit(0)  # the parent is gone: nobody to tell
+    except Exception:  # noqa: BLE001 - a bug: its traceback travels to the parent, which stops with it
+        connection.send(Bug(traceback.format_exc()))
+        os._exit(1)
 
 
 class Child:
@@ -62,6 +78,22 @@ class Child:
                 env={**os.environ, "PYTHONPATH": path, **(environment or {})},
             )
         self.connection: Connection[Any, Any] = Connection(ours.detach())
+
+    def receive(self) -> Any:
+        """Return the child's next message.
+
+        Raises
+        ------
+        EOFError, ConnectionResetError
+            If the child is gone.
+        ChildBugError
+            If its own code failed.
+        """
+        message = self.connection.recv()
+        if isinstance(message, Bug):
+            self.kill()
+            raise ChildBugError(f"vidatt failed in a child process:\n{message.traceback}")
+        return message
 
     def kill(self) -> None:
         """End the child now and reap it."""

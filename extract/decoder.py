@@ -5,17 +5,19 @@ from __future__ import annotations
 import queue
 import resource
 import threading
+import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from .child import Child
+from .child import Bug, Child
 from .segments import Alive, Message, VideoEnd, VideoJob, read_segments
 from .video import VideoReport
-from .windows import StreamInput
+from .windows import StreamInput, load_engines
 
 RUN_AHEAD_CHUNKS = 4
 """Chunks that a decoder keeps ready while nobody reads: memory for speed, about 16 MB."""
@@ -30,22 +32,26 @@ class DecoderSettings:
 
 
 def serve(connection: Connection[Any, Any]) -> None:
-    """Answer `(job, streams)` requests until the parent closes the pipe; the child's main loop."""
+    """Answer jobs until the parent closes the pipe; the child's main loop."""
     import cv2
 
     cv2.setNumThreads(1)
-    limit = connection.recv()
+    limit, streams = connection.recv()
+    load_engines(streams)  # before the limit, by which an import would fail like a bug
     if limit:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    outbox: queue.Queue[Message] = queue.Queue(maxsize=RUN_AHEAD_CHUNKS)
+    outbox: queue.Queue[Message | Bug] = queue.Queue(maxsize=RUN_AHEAD_CHUNKS)
     sender = threading.Thread(target=_send_all, args=(connection, outbox), daemon=True)
     sender.start()
     while True:
-        job, streams = connection.recv()
-        read_segments(job, streams, outbox.put)
+        job = connection.recv()
+        try:
+            read_segments(job, streams, outbox.put)
+        except Exception:  # noqa: BLE001 - whatever is no outcome is a bug, never the video's fault; the parent raises it
+            outbox.put(Bug(f"{traceback.format_exc()}while reading {job.path}"))
 
 
-def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message]) -> None:
+def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message | Bug]) -> None:
     import os
 
     while True:
@@ -74,11 +80,18 @@ class Decoder:
             self.close()  # it died between two videos: this one is innocent of that
         if self._child is None:
             self._child = Child("vidatt.extract.decoder:serve")
-            self._child.connection.send(self._settings.memory_bytes)
-        self._child.connection.send((job, self._streams))
+            self._child.connection.send((self._settings.memory_bytes, self._streams))
+        with suppress(BrokenPipeError, ConnectionResetError):  # what ended it, messages() will say
+            self._child.connection.send(job)
 
     def messages(self) -> Iterator[Message]:
-        """Yield what the decoder says about the submitted video; the last message is its `VideoEnd`."""
+        """Yield what the decoder says about the submitted video; the last message is its `VideoEnd`.
+
+        Raises
+        ------
+        ChildBugError
+            If our own code failed in the child: that is no outcome of the video.
+        """
         child = self._child
         if child is None:
             raise RuntimeError("messages() before submit()")
@@ -90,7 +103,7 @@ class Decoder:
                     self._child = None
                     yield _lost("decoder_hang", f"the decoder gave no sign of life for {timeout:g} s and was stopped")
                     return
-                message: Message = child.connection.recv()
+                message: Message = child.receive()
             except (EOFError, ConnectionResetError):
                 cause = child.died_of()
                 self._child = None

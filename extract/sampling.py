@@ -66,6 +66,11 @@ class Sampler:
         """T if every video gets the same number of segments, else None."""
         return int(self.values[0]) if self.rule in ("uniform", "centre") else None
 
+    @property
+    def needs_rate(self) -> bool:
+        """Whether a video must state its frame rate."""
+        return self.rule == "fps"
+
     def segments(self, frame_count: int, frames_per_second: float) -> int:
         """Return the number of segments of a video with `frame_count` frames (at least 1, a short video is clamped)."""
         if self.fixed_segments is not None:

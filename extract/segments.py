@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from ..errors import UsageError
 from .sampling import Sampler
 from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, expected_frames, presentation_seconds
 from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput, collector
@@ -83,7 +85,9 @@ def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callabl
                 VideoReport(outcome=problem.outcome, detail=problem.detail), np.empty(0, np.int64), -1, np.empty(0)
             )
         )
-    except MemoryError:
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
         report = VideoReport(outcome="out_of_memory", detail="not enough memory while decoding")
         emit(VideoEnd(report, np.empty(0, np.int64), -1, np.empty(0)))
 
@@ -129,7 +133,10 @@ def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Messa
 def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
     if count < 1:
         return np.empty(0, np.int64)
-    return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+    try:
+        return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+    except UsageError as error:  # fps:R, and the file states no rate
+        raise VideoProblemError("unreadable", str(error)) from None
 
 
 def _collectors(

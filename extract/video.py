@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
 
+_ODD_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Tags that are not UTF-8 are no reason to refuse a file: PyAV 19 takes them by itself, 15 to 18 must be told."""
 TRUNCATED_BELOW = 0.98
 """A video that decodes to less than this share of its stated frames is `truncated` (XviD headers overstate by 1 %)."""
 
@@ -51,16 +56,36 @@ class Frame:
     picture: av.VideoFrame = field(repr=False)
 
     def rgb(self) -> np.ndarray:
-        """Return the upright picture as (H, W, 3) uint8 RGB."""
-        turns = round(self.picture.rotation / 90) % 4
-        return np.rot90(self.picture.to_ndarray(format="rgb24"), turns)
+        """Return the upright picture as (H, W, 3) uint8 RGB.
+
+        Raises
+        ------
+        VideoProblemError
+        """
+        with _blamed_on_the_file(f"converting frame {self.index}"):
+            turns = round(self.picture.rotation / 90) % 4
+            pixels = self.picture.to_ndarray(format="rgb24")
+        return np.rot90(pixels, turns)
 
 
-def _problem(path: Path, error: OSError | FFmpegError, doing: str) -> VideoProblemError:
+@contextmanager
+def _blamed_on_the_file(doing: str) -> Iterator[None]:
+    """Turn what PyAV raises of a file into an outcome; nothing but calls of PyAV belongs inside.
+
+    FFmpeg's errors, the system's, and a value in the file that PyAV cannot use. Any other error is a bug, here or in
+    PyAV, and no fault of the video.
+    """
+    try:
+        yield
+    except (FFmpegError, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise _problem(error, doing) from error
+
+
+def _problem(error: Exception, doing: str) -> VideoProblemError:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return VideoProblemError("out_of_memory", f"not enough memory while {doing}")
     if isinstance(error, FileNotFoundError):
-        return VideoProblemError("missing", f"no such file: {path}")
+        return VideoProblemError("missing", f"no such file: {error.filename}")
     reason = getattr(error, "strerror", None) or str(error)
     return VideoProblemError("unreadable", f"{type(error).__name__} while {doing}: {reason}")
 
@@ -79,16 +104,17 @@ class VideoReader:
         self.path = path
         if path.is_dir():
             raise VideoProblemError("unreadable", f"{path} is a folder, not a video file")
-        try:
-            self._container = av.open(str(path), metadata_errors="replace")
-        except (FFmpegError, OSError) as error:
-            raise _problem(path, error, "opening") from error
-        pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not pictures:
+        with _blamed_on_the_file("opening"):
+            self._container = av.open(str(path), **_ODD_TAGS)
+            pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
             kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
+        if not pictures:
             self._container.close()
             raise VideoProblemError("no_video_stream", f"the file holds {kinds}, no video stream")
         self._stream = pictures[0]
+        if self._stream.codec_context is None:  # PyAV's word for it
+            self._container.close()
+            raise VideoProblemError("unreadable", "FFmpeg has no decoder for the codec of its video stream")
         self._stream.codec_context.thread_count = 1  # one thread a process; more lose frames at the end in old FFmpeg
         self.header_frames = max(0, self._stream.frames)
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -106,20 +132,19 @@ class VideoReader:
 
     def packets(self) -> int:
         """Count the packets of the video stream without decoding them; uses the reader up."""
-        try:
+        with _blamed_on_the_file("counting packets"):
             return sum(1 for packet in self._container.demux(self._stream) if packet.size)
-        except (FFmpegError, OSError) as error:
-            raise _problem(self.path, error, "counting packets") from error
 
     def frames(self) -> Iterator[Frame]:
         """Yield every frame in decode order; a frame's pixels are converted only when asked for."""
-        index = 0
-        try:
-            for picture in self._container.decode(self._stream):
-                yield Frame(index, picture.time, picture)
-                index += 1
-        except (FFmpegError, OSError) as error:
-            raise _problem(self.path, error, f"decoding after {index} frames") from error
+        pictures = self._container.decode(self._stream)
+        for index in count():
+            with _blamed_on_the_file(f"decoding after {index} frames"):
+                picture = next(pictures, None)
+                if picture is None:
+                    return
+                frame = Frame(index, picture.time, picture)
+            yield frame
 
 
 def expected_frames(path: Path) -> int:

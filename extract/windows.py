@@ -289,6 +289,13 @@ def child_flow(settings: FlowSettings) -> Callable[[np.ndarray, np.ndarray], np.
     return compute
 
 
+def load_engines(streams: Sequence[StreamInput]) -> None:
+    """Import what computes flow where frames are decoded."""
+    for stream in streams:
+        if stream.kind == "flow" and stream.flow.engine in CHILD_ENGINES:
+            child_flow(stream.flow)
+
+
 def collector(
     stream: StreamInput, firsts: np.ndarray, span: tuple[int, int], key: tuple[int, ...],
     emit: Callable[[Chunk | GrayChunk], None],

@@ -26,10 +26,11 @@ from ..extract.datasets.video_files import refuse_links_outside
 from ..extract.sampling import Sampler
 from ..extract.streams import StreamConfig
 from ..extract.views import Views
+from .breaker import Breaker
 from .plan import check_videos_folder, make_index, parse_slice, plan_segments, shard_size
 from .progress import Progress
 from .signals import NUMBERS
-from .worker import Failed, Ready, ShardDone, VideoSeen, Want, WorkerConfig
+from .worker import Failed, Ready, ShardDone, ShardHeld, VideoSeen, Want, WorkerConfig
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,8 @@ def summarise(store: Store, streams: Sequence[str], shards: Sequence[int]) -> di
 class _Worker:
     child: Child
     device: str
-    shards: list[int] = field(default_factory=list)  # handed out, not yet committed
+    shards: list[int] = field(default_factory=list)  # handed out, being made
+    held: list[int] = field(default_factory=list)  # made, not yet committed: see Breaker
     asks: bool = False  # waits for an answer to its Want
 
 
@@ -238,6 +240,7 @@ class _Supervisor:
         self._first: tuple[_Worker, Ready] | None = None
         self._store: Store | None = None
         self._signals = 0
+        self._breaker = Breaker()  # over all workers
         self._videos = videos
         self.given_up: list[int] = []
 
@@ -303,12 +306,10 @@ class _Supervisor:
     def _receive(self, worker: _Worker) -> Any:
         """Return a worker's next message, None if it died; its own errors are raised here."""
         try:
-            message = worker.child.connection.recv()
+            message = worker.child.receive()
         except (EOFError, ConnectionResetError):
             return None
         if isinstance(message, Failed):
-            if message.exit_code == 0:
-                raise RuntimeError(f"an extraction worker failed:\n{message.message}")
             error = VidattError(message.message)
             error.exit_code = message.exit_code
             raise error
@@ -327,21 +328,28 @@ class _Supervisor:
                 worker.asks = True
             elif isinstance(message, VideoSeen):
                 progress.advance()
+                self._breaker.count(message.report)
                 if message.report.outcome != "ok":
                     log.debug("%s: %s", message.report.outcome, message.report.detail)
-            elif isinstance(message, ShardDone):
+            elif isinstance(message, ShardHeld):
                 worker.shards.remove(message.shard)
+                worker.held.append(message.shard)
+            elif isinstance(message, ShardDone):
+                (worker.held if message.shard in worker.held else worker.shards).remove(message.shard)
                 if not message.ours:
                     log.info("shard %d was committed by another job meanwhile", message.shard)
         self._answer()
 
     def _answer(self) -> None:
+        busy = any(worker.shards for worker in self._workers)
         for worker in list(self._workers):
-            if self._signals > 1:
-                self._todo.extend(worker.shards)
+            if self._signals > 1 or (self._signals and worker.asks and worker.held):
+                self._todo.extend(worker.shards + worker.held)
                 worker.child.kill()
                 self._workers.remove(worker)
-            elif worker.asks and (self._todo or not worker.shards or self._signals):
+            elif worker.asks and (self._todo or not (busy if worker.held else worker.shards) or self._signals):
+                if worker.held and not self._todo:
+                    self._breaker.judge()  # a run of few videos
                 shard = self._todo.popleft() if self._todo and not self._signals else None
                 worker.asks = False
                 if shard is not None:
@@ -351,12 +359,13 @@ class _Supervisor:
     def _bury(self, worker: _Worker) -> None:
         """Forget a worker that ended; give its shards to another, unless they killed too many."""
         self._workers.remove(worker)
-        if not worker.shards:
+        lost = worker.shards + worker.held
+        if not lost:
             if worker.child.process.wait(timeout=30) != 0:
                 raise VidattError(f"An extraction worker on {worker.device} was {worker.child.died_of()} at its start.")
             return
         cause = worker.child.died_of()
-        for shard in worker.shards:
+        for shard in lost:
             self._tries[shard] += 1
             if self._tries[shard] >= TRIES_PER_SHARD:
                 log.error(

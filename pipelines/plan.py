@@ -44,6 +44,8 @@ def _probe(path: Path, sampler: Sampler, start: float | None, stop: float | None
     if (start is not None or stop is not None) and fps > 0:
         length = frames / fps
         frames = max(1, round((min(stop or length, length) - (start or 0.0)) * fps) + 1)  # one spare for rounding
+    if sampler.needs_rate and fps <= 0:
+        return 1  # an outcome of this video, when it is read
     return sampler.segments(max(1, frames), fps)
 
 

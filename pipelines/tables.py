@@ -44,6 +44,29 @@ def backbones_text(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n\n".join(parts)
 
 
+def doctor_text(report: Mapping[str, Any]) -> str:
+    """Return what `vidatt doctor` found, the missing things last."""
+    lines = {
+        "vidatt": report["vidatt"],
+        "Python": f"{report['python']}, {report['platform']}",
+        "machine": f"{report['processor']}, {report['cores']} cores, {size(report['memory_bytes'])}",
+        **{name: version or "absent" for name, version in report["packages"].items()},
+    }
+    if "ffmpeg" in report:
+        lines |= {
+            "FFmpeg": ", ".join(f"{name} {version}" for name, version in report["ffmpeg"].items()),
+            "decoder": "reads a small video" if report["decoder"] == "ok" else report["decoder"],
+            "devices": ", ".join(report["devices"]),
+            "TV-L1": ", ".join(report["flow_engines"]),
+            "not at hand": " ".join(report["not_at_hand"]) or "nothing",
+            "weights": f"{len(report['weights']['here'])} of {report['weights']['known']} files in "
+            f"{report['weights']['folder']}",
+            "folders": ", ".join(f"{name} {value or 'not set'}" for name, value in report["folders"].items()),
+        }
+    found = [f"missing: {line}" for line in report["missing"]]
+    return "\n".join([listing(lines), "", *(found or ["Nothing is missing."])])
+
+
 def size(count: float) -> str:
     """Return bytes as a short text, powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..errors import VidattError
 from ..extract.decoder import DecoderSettings
 from ..extract.streams import StreamConfig
 from ..extract.video import VideoReport
+from .breaker import Breaker
 from .plan import video_jobs
 
 if TYPE_CHECKING:  # only the child computes: its parent knows the messages and is spared importing torch
@@ -55,6 +56,13 @@ class VideoSeen:
 
 
 @dataclass(frozen=True)
+class ShardHeld:
+    """One shard is made but not committed: every video so far has ended in the same crash."""
+
+    shard: int
+
+
+@dataclass(frozen=True)
 class ShardDone:
     """One shard is committed."""
 
@@ -64,24 +72,18 @@ class ShardDone:
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker ends: an error that the user can mend, or a bug with its traceback."""
+    """The worker ends with an error that the user can mend."""
 
     message: str
-    exit_code: int  # 0 = a bug
+    exit_code: int
 
 
 def serve(connection: Connection[Any, Any]) -> None:
     """Be a worker until there is nothing left; the child's entry point."""
-    import traceback
-
     try:
         _work(connection)
     except VidattError as error:
         connection.send(Failed(str(error), error.exit_code))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        raise
-    except Exception:  # noqa: BLE001 - a bug: its traceback travels to the parent, which prints it and stops
-        connection.send(Failed(traceback.format_exc(), 0))
 
 
 def _work(connection: Connection[Any, Any]) -> None:
@@ -118,6 +120,12 @@ def _work(connection: Connection[Any, Any]) -> None:
             offsets = tuple(int(store.index.offset[p]) - first for p in store.shard_videos(shard))
             yield ShardJob(shard, stop - first, video_jobs(store, config.videos, shard), offsets)
 
+    breaker = Breaker()
+
+    def seen(report: VideoReport) -> None:
+        tell(VideoSeen(report))
+        breaker.count(report)
+
     settings = DecoderSettings(timeout_seconds=config.decode_timeout_seconds, memory_bytes=config.decode_memory_bytes)
     extractor = Extractor(
         setups,
@@ -127,8 +135,20 @@ def _work(connection: Connection[Any, Any]) -> None:
         settings=settings,
     )
     with extractor:
-        for arrays in extractor.run(jobs(), progress=lambda report: tell(VideoSeen(report))):
-            tell(ShardDone(arrays.shard, publish(store, arrays)))
+        held: list[ShardArrays] = []
+        for arrays in extractor.run(jobs(), progress=seen):
+            held.append(arrays)
+            if breaker.only_crashes:
+                tell(ShardHeld(arrays.shard))
+                continue
+            _commit(store, held, tell)
+        _commit(store, held, tell)
+
+
+def _commit(store: Store, shards: list[ShardArrays], tell: Callable[[object], None]) -> None:
+    while shards:
+        arrays = shards.pop(0)
+        tell(ShardDone(arrays.shard, publish(store, arrays)))
 
 
 def publish(store: Store, arrays: ShardArrays) -> bool:
