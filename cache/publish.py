@@ -206,8 +206,9 @@ def _intents(stream: Path, shard: int) -> dict[int, Path]:
 def _write_shard(array: Path, scratch: Path, shard: int, rows: np.ndarray, *, keep_zeros: bool) -> None:
     scratch.mkdir()
     shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
-    # The setting is not stored, and zarr 3.1.6 ignores it in open_array.
-    private = zarr.open_array(str(scratch), mode="r+").with_config({"write_empty_chunks": keep_zeros})
+    # The setting is not stored; zarr 3.1.6 ignores it in open_array, and 3.1.3 has no Array.with_config.
+    with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
+        private = zarr.open_array(str(scratch), mode="r+")
     start = shard * private.shards[0]  # type: ignore[index]
     private[start : start + len(rows)] = rows  # one aligned assignment = one file
     for path in scratch.glob("c.*"):
