@@ -19,14 +19,14 @@ import torch
 from joblib import Parallel, delayed
 
 from vidatt.cache.store import Store
+from vidatt.cli.main.tables import table
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.streams import StreamConfig
 from vidatt.heads.registry import HEADS, head_names
-from vidatt.pipelines.evaluate import attention, evaluate
-from vidatt.pipelines.extract import ExtractConfig, extract
-from vidatt.pipelines.fit import FitConfig, fit
-from vidatt.pipelines.tables import table
-from vidatt.pipelines.truth import Truth
+from vidatt.pipelines.extraction.extract import ExtractConfig, extract
+from vidatt.pipelines.fitting.fit import FitConfig, fit
+from vidatt.pipelines.localisation.truth import Truth
+from vidatt.pipelines.results.evaluate import attention, evaluate
 
 STREAMS = {"rgb": "hog", "flow": "hof", "clip": "hog3d"}
 SEGMENTS = {"trimmed": 10, "untrimmed": 20}

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vidatt.heads.contract import FitDefaults, Head, StreamShape
 from vidatt.heads.registry import build_from_settings, preset_names, resolve_settings, trained_head_names
-from vidatt.pipelines.training import build_optimiser
+from vidatt.pipelines.fitting.training import build_optimiser
 
 CLASSES = 101
 NAMES = ("rgb", "flow", "clip")

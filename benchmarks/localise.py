@@ -23,12 +23,12 @@ from joblib import Parallel, delayed
 sys.path.insert(0, str(Path(__file__).parent))
 from actionshapes import STREAMS, prepare
 
-from vidatt.pipelines.detect import DetectConfig, detect
-from vidatt.pipelines.evaluate import evaluate
-from vidatt.pipelines.fit import FitConfig, fit
-from vidatt.pipelines.locate import LocateConfig, locate
-from vidatt.pipelines.reading import ATTENTIONS
-from vidatt.pipelines.tables import table
+from vidatt.cli.main.tables import table
+from vidatt.pipelines.fitting.fit import FitConfig, fit
+from vidatt.pipelines.localisation.detect import DetectConfig, detect
+from vidatt.pipelines.localisation.locate import LocateConfig, locate
+from vidatt.pipelines.localisation.reading import ATTENTIONS
+from vidatt.pipelines.results.evaluate import evaluate
 
 STEPS = {"where-and-when": 100}  # its ConvLSTM takes long on a CPU
 OTHERS = 300

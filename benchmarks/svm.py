@@ -2,7 +2,7 @@
 
 Generates vectors of length 1 (a class's mean, noise, a ReLU), as the encoded baselines have them, and measures:
 
-- gram: `vidatt.heads.svm_solver`, the way of `fit-head --head svm-*`: the Gram matrix once, then all classes for
+- gram: `vidatt.heads.svm.solver`, the way of `fit-head --head svm-*`: the Gram matrix once, then all classes for
   each C;
 - liblinear: scikit-learn's LinearSVC (dual, squared hinge) on the vectors, for `--rivals` of the classes, the time of
   all classes being that times classes / rivals.
@@ -25,7 +25,7 @@ import time
 import numpy as np
 from sklearn.svm import LinearSVC
 
-from vidatt.heads.svm_solver import gram_matrix, machine_count, solve
+from vidatt.heads.svm.solver import gram_matrix, machine_count, solve
 
 
 def generate(videos: int, dims: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

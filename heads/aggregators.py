@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UsageError
-from .attention import attention_pool
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .convlstm import ConvLSTM
-from .grids import on_grid
-from .layers import classifier
-from .recurrent import Lstm
-from .segments import Segments
-from .sru import Sru
+from .layers.attention import attention_pool
+from .layers.convlstm import ConvLSTM
+from .layers.grids import on_grid
+from .layers.recurrent import Lstm
+from .layers.segments import Segments
+from .layers.sru import Sru
+from .layers.starting import classifier
 
 
 @dataclass(frozen=True, kw_only=True)

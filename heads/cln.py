@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .attention import attention_pool, attention_weights
 from .contract import HeadOutput, StreamShape, classification_loss, require_range
-from .layers import classifier
-from .score_fusion import fuse_probabilities
-from .segments import Segments
+from .fusion.score_fusion import fuse_probabilities
+from .layers.attention import attention_pool, attention_weights
+from .layers.segments import Segments
+from .layers.starting import classifier
 from .tclsta import Tclsta, TclstaConfig
 
 TOLERANCE = 1e-4

@@ -19,13 +19,13 @@ from torch.nn import functional
 
 from ..errors import UsageError, WeightsError
 from .aggregators import LstmStack
-from .clips import Clips
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .glka_attention import Descriptors, FeatureFusion, LearnedAttention, StatisticAttention, fuse_features
-from .layers import classifier
-from .score_fusion import Rule, fuse_probabilities
-from .segments import Segments
-from .sru import Sru
+from .fusion.score_fusion import Rule, fuse_probabilities
+from .layers.clips import Clips
+from .layers.glka_attention import Descriptors, FeatureFusion, LearnedAttention, StatisticAttention, fuse_features
+from .layers.segments import Segments
+from .layers.sru import Sru
+from .layers.starting import classifier
 
 Part = Literal["gp", "sa", "la", "gs", "gl"]
 PARTS: dict[str, str | None] = {"gp": None, "sa": "sa", "la": "la", "gs": "sa", "gl": "la"}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_range
-from .layers import classifier
-from .segments import Segments
+from .layers.segments import Segments
+from .layers.starting import classifier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from .glka import Glka
 from .mean import Mean
 from .soft_attention import SoftAttention
 from .stan import San, Stan
-from .svm import SvmFc6, SvmFit, SvmOn, SvmPool5Flat, SvmPool5Mean, SvmVlad
+from .svm.machines import SvmFc6, SvmFit, SvmOn, SvmPool5Flat, SvmPool5Mean, SvmVlad
 from .tclsta import Tclsta
 from .untrimmed import Untrimmed
 from .videolstm import VideoLstm

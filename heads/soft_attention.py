@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .attention import attention_pool, attention_weights, resample_maps
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_range
-from .layers import classifier
-from .recurrent import Lstm
-from .segments import Segments
-from .step_scores import segment_loss, step_output
+from .layers.attention import attention_pool, attention_weights, resample_maps
+from .layers.recurrent import Lstm
+from .layers.segments import Segments
+from .layers.starting import classifier
+from .layers.step_scores import segment_loss, step_output
 
 
 @dataclass(frozen=True, kw_only=True)

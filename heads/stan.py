@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .attention import AttCell, attention_pool, attention_weights, resample_maps
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .layers import classifier, he_conv
-from .recurrent import Lstm
-from .segments import Segments
+from .layers.attention import AttCell, attention_pool, attention_weights, resample_maps
+from .layers.recurrent import Lstm
+from .layers.segments import Segments
+from .layers.starting import classifier, he_conv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .attention import attention_pool, attention_weights, resample_maps
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .layers import classifier, he_conv
-from .recurrent import Lstm
-from .score_fusion import fuse_probabilities
-from .segments import Segments
-from .step_scores import segment_loss
+from .fusion.score_fusion import fuse_probabilities
+from .layers.attention import attention_pool, attention_weights, resample_maps
+from .layers.recurrent import Lstm
+from .layers.segments import Segments
+from .layers.starting import classifier, he_conv
+from .layers.step_scores import segment_loss
 
 
 @dataclass(frozen=True, kw_only=True)

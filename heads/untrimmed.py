@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import AttCell, attention_weights
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .layers import classifier
-from .score_fusion import fuse_probabilities
-from .segments import Segments
+from .fusion.score_fusion import fuse_probabilities
+from .layers.attention import AttCell, attention_weights
+from .layers.segments import Segments
+from .layers.starting import classifier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .attention import attention_weights
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .convlstm import ConvLSTM
-from .grids import on_grid
-from .layers import classifier
-from .segments import Segments
-from .step_scores import segment_loss, step_output
+from .layers.attention import attention_weights
+from .layers.convlstm import ConvLSTM
+from .layers.grids import on_grid
+from .layers.segments import Segments
+from .layers.starting import classifier
+from .layers.step_scores import segment_loss, step_output
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import UsageError
-from .attention import attention_pool, attention_weights
 from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, require_choice, require_range
-from .convlstm import ConvLSTM, State
-from .grids import on_grid
-from .layers import classifier, he_conv
-from .regularisers import contrast, total_variation, unimodality, unimodality_root
-from .segments import Segments
+from .layers.attention import attention_pool, attention_weights
+from .layers.convlstm import ConvLSTM, State
+from .layers.grids import on_grid
+from .layers.regularisers import contrast, total_variation, unimodality, unimodality_root
+from .layers.segments import Segments
+from .layers.starting import classifier, he_conv
 
 
 @dataclass(frozen=True, kw_only=True)

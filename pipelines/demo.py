@@ -12,11 +12,11 @@ import numpy as np
 from ..cache.store import Store
 from ..extract.datasets.generator import generate
 from ..extract.streams import StreamConfig
-from .evaluate import attention, evaluate
-from .extract import ExtractConfig, cpu_count, extract
-from .fit import FitConfig, fit
-from .picture import draw_attention
-from .truth import Truth
+from .extraction.extract import ExtractConfig, cpu_count, extract
+from .fitting.fit import FitConfig, fit
+from .localisation.truth import Truth
+from .pictures.drawing import draw_attention
+from .results.evaluate import attention, evaluate
 
 log = logging.getLogger(__name__)
 

@@ -12,16 +12,12 @@ import click
 import pytest
 
 from vidatt import __version__
-from vidatt.cli import main
+from vidatt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("cache", "extract", "heads", "pipelines")
+ROOMS = ("cli", "pipelines", "extract", "heads", "cache")
 ALLOWED = {
-    "cli": {"cli_cache", "cli_detect", "cli_results", "door", "pipelines", "extract", "heads", "cache", "errors"},
-    "cli_cache": {"door", "pipelines", "cache", "errors"},
-    "cli_detect": {"door", "pipelines", "extract", "heads", "cache", "errors"},
-    "cli_results": {"door", "pipelines", "extract", "heads", "cache", "errors"},
-    "door": {"errors"},
+    "cli": {"cli", "pipelines", "extract", "heads", "cache", "errors"},
     "pipelines": {"pipelines", "extract", "heads", "cache", "errors"},
     "extract": {"extract", "errors"},
     "heads": {"heads", "errors"},

@@ -22,6 +22,8 @@ _AVI_EVERY = 4  # of each class, every fourth video is an AVI file
 # six different files in twelve encodings of the same frames; without it (or without assembly) always the same one.
 _X264 = {"flags": "+bitexact", "preset": "veryfast", "crf": "18", "x264-params": "mbtree=0"}
 
+_MPEG4 = {"flags": "+bitexact+qscale", "global_quality": str(3 * 118)}  # FF_QP2LAMBDA
+
 
 def generate(
     folder: Path,
@@ -137,8 +139,7 @@ def _write_video(path: Path, name: str, options: ShapesOptions, index: int) -> d
     # bitexact keeps library versions and dates out of the file; one thread keeps the encoder's decisions in order.
     with av.open(str(part), "w", options={"fflags": "+bitexact"}) as container:
         if path.suffix == ".avi":
-            stream = container.add_stream("mpeg4", rate=options.fps, options={"flags": "+bitexact+qscale"})
-            stream.codec_context.global_quality = 3 * 118
+            stream = container.add_stream("mpeg4", rate=options.fps, options=_MPEG4)
         else:
             stream = container.add_stream("libx264", rate=options.fps, options=_X264)
         stream.width, stream.height, stream.pix_fmt = options.width, options.height, "yuv420p"

@@ -1,0 +1,1 @@
+"""Stores as files of other programs, and back."""

@@ -1,0 +1,230 @@
+"""Stores as one `.npy` per video, beside an index that says everything else; read back exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingFileError, UsageError, VidattError
+from ..fingerprint import plain
+from ..index import Index
+from ..layout import Layout
+from ..ledger import VideoOutcome
+from .hdf5 import ROLES
+from .material import AXES, Material, StreamInfo, VideoRows, check_names
+
+FORMAT, VERSION = "vidatt-npy", 1
+INDEX, MANIFEST, CLASSES = "index.json", "videos.csv", "classes.txt"
+TIMES = ".times"
+"""Behind a stream's name: the folder of its frames and seconds."""
+
+_COLUMNS = [f.name for f in fields(Index) if f.name not in ("classes", "multi_label", "splits")]
+
+
+def write_npy(folder: Path, material: Material, *, seen: Callable[[], None]) -> None:
+    """Fill a new folder.
+
+    `<stream>/<id>.npy` are the cubes [T, K, K, D] float16 ([V, T, K, K, D] where there are several views),
+    `<stream>.times/<id>.npz` their `frames` and `seconds`; `index.json` holds the recipes, the outcomes and every
+    column of the index; `videos.csv` and `classes.txt` say the labels, groups and splits once more, in the form of the
+    dataset `list`.
+
+    Parameters
+    ----------
+    folder : does not exist yet
+    seen : called after each video
+
+    Raises
+    ------
+    UsageError
+        If the ids cannot be paths.
+    """
+    check_names((f"{id}.npy" for id in material.index.ids), "a file")
+    folder.mkdir()
+    for position, id in enumerate(material.index.ids):
+        for stream in material.streams:
+            rows = material.rows(stream.name, position).by_view(material.views)
+            path, times = (folder / f"{stream.name}{kind}" / id for kind in ("", TIMES))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            times.parent.mkdir(parents=True, exist_ok=True)
+            np.save(f"{path}.npy", rows.cubes)
+            np.savez(f"{times}.npz", frames=rows.frames, seconds=rows.seconds)
+        seen()
+    _write_manifest(folder, material.index)
+    (folder / INDEX).write_text(json.dumps(_described(material), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _described(material: Material) -> dict[str, Any]:
+    index, layout = material.index, material.layout
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "axes": AXES if material.views > 1 else AXES.removeprefix("view, "),
+        "views": material.views,
+        "attributes": plain(material.attributes),
+        "layout": {name: getattr(layout, name) for name in ("rows", "chunk_rows", "shard_rows")} if layout else None,
+        "classes": index.classes,
+        "multi_label": index.multi_label,
+        "roles": ROLES,
+        "splits": {name: roles.tolist() for name, roles in index.splits.items()},
+        "streams": {
+            stream.name: {
+                "recipe": plain(stream.recipe),
+                "fingerprint": stream.fingerprint,
+                "cube_shape": stream.cube_shape,
+                "outcomes": [outcome.to_dict() for outcome in stream.outcomes],
+            }
+            for stream in material.streams
+        },
+        "videos": {name: _without_nan(getattr(index, name).tolist()) for name in _COLUMNS},
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN; null stands for it."""
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _write_manifest(folder: Path, index: Index) -> None:
+    (folder / CLASSES).write_text("".join(f"{name}\n" for name in index.classes), encoding="utf-8")
+    with (folder / MANIFEST).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        columns = [f"split:{name}" for name in index.splits]
+        writer.writerow(["id", "path", "labels" if index.multi_label else "label", "group", *columns])
+        for position, id in enumerate(index.ids):
+            names = [index.classes[label] for label in index.labels[position] if label >= 0]
+            roles = [ROLES[roles[position]] for roles in index.splits.values()]
+            writer.writerow([id, f"{id}.npy", ";".join(names), index.groups[position], *roles])
+
+
+class NpyMaterial(Material):
+    """What `write_npy` wrote.
+
+    Raises
+    ------
+    UsageError
+        If the folder is no such export, or of another version, or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.name, self._folder = folder.name, folder
+        try:
+            told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            if (told["format"], told["version"]) != (FORMAT, VERSION):
+                raise UsageError(f"{folder} is no .npy export of this version of vidatt ({FORMAT} {VERSION}).")
+            self.views = int(told["views"])
+            self.attributes: Mapping[str, Any] = told["attributes"]
+            self.index = Index(
+                **{name: _column(name, values) for name, values in told["videos"].items()},
+                classes=tuple(told["classes"]),
+                multi_label=told["multi_label"],
+                splits={name: np.array(roles) for name, roles in told["splits"].items()},
+            )
+            self.layout = Layout(offset=self.index.offset, **told["layout"]) if told["layout"] else None
+            self.streams = [_stream(name, entry) for name, entry in told["streams"].items()]
+        except VidattError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"{folder / INDEX} cannot be read ({error!r}); is this a whole export?") from None
+        for stream in self.streams:
+            if [outcome.id for outcome in stream.outcomes] != list(self.index.ids):
+                raise UsageError(f"{folder / INDEX}: stream {stream.name!r} has not one outcome per video, in order.")
+
+    def rows(self, stream: str, position: int) -> VideoRows:
+        """Read one video."""
+        id = str(self.index.ids[position])
+        cubes = read_npy(self._folder / stream / f"{id}.npy")
+        times = self._folder / f"{stream}{TIMES}" / f"{id}.npz"
+        with open_npz(times) as archive:
+            return VideoRows(cubes, *(archive_array(times, archive, key) for key in ("frames", "seconds"))).flat(
+                self.views
+            )
+
+
+def _column(name: str, values: list[Any]) -> np.ndarray:
+    """Turn a column back into an array of the right number of axes, also where it is empty."""
+    if name in ("ids", "paths", "groups"):
+        return np.array(values, object)
+    array = np.array(values, np.float64 if name in ("span_seconds", "interval_seconds", "box_xyxy") else np.int64)
+    sides = {"span_seconds": 2, "interval_seconds": 2, "box_xyxy": 4}
+    return array.reshape(-1, sides[name]) if name in sides else array
+
+
+def _stream(name: str, entry: Mapping[str, Any]) -> StreamInfo:
+    K, K_, D = entry["cube_shape"]
+    return StreamInfo(
+        name=name,
+        cube_shape=(K, K_, D),
+        recipe=entry["recipe"],
+        fingerprint=entry["fingerprint"],
+        outcomes=[VideoOutcome.from_dict(values) for values in entry["outcomes"]],
+    )
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Read a `.npy` file; pickled objects are refused.
+
+    Raises
+    ------
+    MissingFileError
+        If it is not there.
+    UsageError
+        If it is damaged, or holds objects.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} is missing; the material is not whole.") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise UsageError(f"{path} is no array of numbers ({error}).") from None
+
+
+def open_npz(path: Path) -> Any:
+    """Open a `.npz` file, a context manager; pickled objects are refused when they are read.
+
+    Raises
+    ------
+    MissingFileError
+        If it is not there.
+    UsageError
+        If it is no such archive.
+    """
+    import zipfile
+
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise MissingFileError(f"{path} is missing; the material is not whole.") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is no .npz archive ({error}).") from None
+    if isinstance(archive, np.ndarray):
+        raise UsageError(f"{path} is no .npz archive but one array; use --format npy.")
+    return archive
+
+
+def archive_array(path: Path, archive: Any, key: str) -> np.ndarray:
+    """Read one array of an open archive.
+
+    Raises
+    ------
+    UsageError
+        If there is none of this name (those there are are listed), or it is damaged, or holds objects.
+    """
+    import zipfile
+    import zlib
+
+    if key not in archive.files:
+        raise UsageError(f"{path} has no array {key!r}; it has {', '.join(archive.files) or 'none'}.")
+    try:
+        return archive[key]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UsageError(f"{path}: the array {key!r} cannot be read ({error}).") from None

@@ -1,0 +1,73 @@
+"""What every command shares: the log, --json, -v and -q, exit codes, and how KEY=VALUE is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from ..errors import InterruptedRunError, UsageError, VidattError
+
+log = logging.getLogger("vidatt")
+
+
+class _Handler(logging.Handler):
+    """Writes log lines to standard error without tearing a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def _set_verbosity(verbose: int, quiet: int) -> None:
+    level = logging.INFO + 10 * (quiet - verbose)
+    log.handlers[:] = [_Handler()]
+    log.setLevel(min(max(level, logging.DEBUG), logging.ERROR))
+    log.propagate = False
+
+
+def common(command: Callable[..., tuple[dict[str, Any], str, int]]) -> Callable[..., None]:
+    """Give a command --json, -v and -q; it returns its result as an object, as text, and its exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
+    @click.option("-v", "--verbose", count=True, help="Say more.")
+    @click.option("-q", "--quiet", count=True, help="Say less; -qq only errors.")
+    @wraps(command)
+    def run(*, as_json: bool, verbose: int, quiet: int, **options: Any) -> None:
+        _set_verbosity(verbose, quiet)
+        try:
+            result, text, code = command(**options)
+        except VidattError as error:
+            click.echo(f"vidatt: {error}", err=True)
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("vidatt: stopped; what was finished stays, the same command continues.", err=True)
+            sys.exit(InterruptedRunError.exit_code)
+        click.echo(json.dumps(result) if as_json else text)
+        sys.exit(code)
+
+    return run
+
+
+def assignments(option: str, values: tuple[str, ...]) -> dict[str, str]:
+    """Read `KEY=VALUE` texts.
+
+    Raises
+    ------
+    UsageError
+        On a text without `=` or key, or a key given twice with different values.
+    """
+    pairs: dict[str, str] = {}
+    for text in values:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not key or not equals:
+            raise UsageError(f"{option} {text!r}: write KEY=VALUE.")
+        if pairs.setdefault(key, value) != value:
+            raise UsageError(f"{option} {key} is given twice, as {pairs[key]!r} and {value!r}; keep one.")
+    return pairs

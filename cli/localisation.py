@@ -1,0 +1,66 @@
+"""The commands that say when and where: `vidatt detect`, `vidatt locate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .door import assignments, common
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store.")
+@click.option("--split", help="Another split than the run was fitted on.")
+@click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option("--rule", metavar="NAME", help="stan, where-and-when or untrimmednet [by what the head gives].")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the rule.")
+@click.option("--attention", default="head", show_default=True, help="head; random or uniform to see the floor.")
+@click.option("--out", type=click.Path(path_type=Path), help="Submission file [in the run].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
+@common
+def detect(settings: tuple[str, ...], **given: Any) -> tuple[dict[str, Any], str, int]:
+    """Say when: proposals from temporal attention as a THUMOS14 submission file, and mAP where the truth is known.
+
+    \b
+    Example:
+      vidatt detect runs/stan
+      vidatt detect runs/stan --rule stan --set divide_by_k=true --out submission.txt
+    """
+    from ..pipelines.localisation.detect import DetectConfig
+    from ..pipelines.localisation.detect import detect as run
+    from .localisation_tables import detect_text
+
+    result = run(DetectConfig(settings=assignments("--set", settings), **given))
+    return result, detect_text(result), 0
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store.")
+@click.option("--split", help="Another split than the run was fitted on.")
+@click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option("--rule", default="threshold", show_default=True, metavar="NAME", help="threshold, minmax or contour.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the rule.")
+@click.option("--attention", default="head", show_default=True, help="head; random or uniform to see the floor.")
+@click.option("--out", type=click.Path(path_type=Path), help="CSV file [in the run].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
+@common
+def locate(settings: tuple[str, ...], **given: Any) -> tuple[dict[str, Any], str, int]:
+    """Say where: a box in each sampled frame from spatial attention, as CSV, and frame-mAP where the truth is known.
+
+    \b
+    Example:
+      vidatt locate runs/stan
+      vidatt locate runs/where-and-when --rule contour --out boxes.csv
+    """
+    from ..pipelines.localisation.locate import LocateConfig
+    from ..pipelines.localisation.locate import locate as run
+    from .localisation_tables import locate_text
+
+    result = run(LocateConfig(settings=assignments("--set", settings), **given))
+    return result, locate_text(result), 0

@@ -1,0 +1,1 @@
+"""Scores and kernels of several streams or models made one."""

@@ -1,0 +1,1 @@
+"""From a store to runs: heads, support vector machines, sweeps."""

@@ -1,0 +1,310 @@
+"""Fitting support vector machines: encode each video once, choose C over folds of whole groups, learn the machines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ...cache.batches import Batches
+from ...cache.memory import available_ram_bytes
+from ...cache.store import Store
+from ...errors import InterruptedRunError, NotFiniteError, RefusedError, UsageError
+from ...heads.contract import FitSettings
+from ...heads.registry import build_from_settings
+from ...heads.svm.codebook import Covariance, assemble, learn_centres
+from ...heads.svm.encodings import Codebook
+from ...heads.svm.machines import EncodedSvm, SvmFit, SvmOn, SvmVlad, VladConfig
+from ...heads.svm.solver import Machines, gram_matrix, machine_count, peak_bytes, solve
+from ..metrics.classification import mean_average_precision, multi_hot, summary, top_k
+from ..runs.progress import Progress
+from ..runs.reload import load_head
+from ..runs.run import Run
+from ..runs.signals import StopRequest
+from .folds import deal_folds
+
+if TYPE_CHECKING:
+    from .fit import FitConfig, FitPlan
+
+
+def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device: torch.device) -> dict[str, Any]:
+    """Learn the machines of a planned fit, and write weights and validation scores into its run.
+
+    C is chosen by cross-validation within the training part; the validation part is scored by machines that never saw
+    it; then (`refit`) the machines are learned again from both parts: there is no step left to choose.
+
+    Returns
+    -------
+    What `fit` returns, and `C`, `cross_validation` (one row per C, None if it was given) and `folds`.
+
+    Raises
+    ------
+    InterruptedRunError
+        After SIGTERM, SIGUSR1 or Ctrl-C; the same call starts again.
+    NotFiniteError
+        If the cubes of a video hold NaN or infinity.
+    UsageError
+        If the matrices do not fit in memory, or one-vs-one meets several labels.
+    """
+    started = time.monotonic()
+    store, index = plan.store, plan.store.index
+    head = _build(plan)
+    if not isinstance(how, SvmFit):
+        raise UsageError(f"Head {config.head!r} is not fitted by a solver.")
+    hot = multi_hot(index.labels, len(index.classes))
+    videos = np.concatenate([plan.train, plan.validation])
+    n = len(plan.train)
+    jobs = _jobs()
+    length = head.coefficients.shape[1]
+    run.say(
+        f"{config.head} ({config.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} numbers, "
+        f"{machine_count(head.classes, head.form)} machines {head.form} in {jobs} threads"
+    )
+    with StopRequest() as stop:
+        learning = _Learning(run, stop)
+        if isinstance(head, SvmVlad):
+            for number, name in enumerate(plan.names):
+                codebook = _learn_codebook(plan, how, number, seed=config.seed, learning=learning)
+                head.take_codebook(number, codebook)
+                P, k = codebook.projection.shape[0], len(codebook.centres)
+                run.say(f"codebook of {name}: {P} components, {k} clusters, learned from the training part")
+        vectors = encode_videos(
+            head.to(device), store, plan.names, videos, batch_videos=how.batch_videos, learning=learning
+        )
+        head.cpu()
+        kernel = gram_matrix(vectors)
+        inner = kernel if n == len(videos) else np.ascontiguousarray(kernel[:n, :n])
+        rows: list[dict[str, float]] = []
+        note = "C was given"
+        C = how.C
+        if C is None:
+            rows, note = _cross_validate(head, inner, plan, how, hot[plan.train], jobs, config.seed, learning)
+            C = max(rows, key=lambda row: row["measure"])["C"]  # the first of equals: the smallest
+            told = ", ".join(f"C={row['C']:g} {row['measure']:.4f}" for row in rows)
+            run.say(f"{note}: {told}; C={C:g} is taken")
+        machines = _solve(head, inner, hot[plan.train], C, jobs, learning)
+        measured = None
+        if len(plan.validation):
+            scores = _scores(head, machines, kernel[n:, :n])
+            measured = summary(scores, hot[plan.validation], multi_label=index.multi_label)
+            ids, labels = index.ids[plan.validation], index.labels[plan.validation]
+            run.write_scores(f"{plan.split}-validation", ids=ids, scores=scores, labels=labels)
+        again = how.refit and n < len(videos)
+        if again:
+            del inner
+            machines = _solve(head, kernel, hot[videos], C, jobs, learning)
+    head.coefficients.copy_(torch.from_numpy(machines.coefficients(vectors if again else vectors[:n])))
+    head.intercepts.copy_(torch.from_numpy(machines.intercepts))
+    run.write_weights(head.state_dict())
+    learned = "the weights are learned from both parts" if again else "the weights are learned from the training part"
+    return {
+        "run": str(run.path),
+        "head": config.head,
+        "streams": list(plan.names),
+        "metrics": {"validation": measured},
+        "seconds": time.monotonic() - started,
+        "selected_by": note,
+        "C": C,
+        "cross_validation": rows or None,
+        "train_videos": len(plan.train),
+        "validation_videos": len(plan.validation),
+        "notes": [*plan.notes, f"validation figures are of machines that never saw it; {learned}"],
+    }
+
+
+class _Learning:
+    """The run that is being learned, and whether it is asked to stop."""
+
+    def __init__(self, run: Run, stop: StopRequest) -> None:
+        self.run, self.stop = run, stop
+
+    def pause(self) -> None:
+        """Stop if a signal asked for it."""
+        if self.stop.name:
+            raise InterruptedRunError(
+                f"Stopped by {self.stop.name} before the fit in {self.run.path} was done; the same command starts it "
+                "again, it takes minutes."
+            )
+
+
+def _jobs() -> int:
+    """Threads: as many as PyTorch has (a sweep gives each fit its share), 8 at most, as each has a cache of its own."""
+    return min(8, torch.get_num_threads())
+
+
+def require_possible(plan: FitPlan) -> None:
+    """Refuse a planned fit that cannot be, before anything is written; see `fit_svm`."""
+    head = _build(plan)
+    machines, length = head.coefficients.shape
+    require_memory(len(plan.train) + len(plan.validation), length, machines)
+
+
+def require_memory(videos: int, length: int, machines: int) -> None:
+    """Refuse a fit that would not fit in memory.
+
+    Parameters
+    ----------
+    videos : of both parts
+    length : of a video's vector
+    machines : P
+
+    Raises
+    ------
+    UsageError
+        If about that much memory is not available.
+    """
+    needed, there = peak_bytes(videos, length, machines=machines, jobs=_jobs()), available_ram_bytes()
+    if needed > there:
+        raise UsageError(
+            f"An SVM on {videos} vectors of {length} numbers takes about {needed / 1e9:.1f} GB, and "
+            f"{there / 1e9:.1f} GB are available; take a shorter vector (svm-pool5-mean), or a head that is trained in "
+            "batches."
+        )
+
+
+def _build(plan: FitPlan) -> EncodedSvm | SvmOn:
+    classes = len(plan.store.index.classes)
+    on = None if plan.on is None else load_head(plan.on)
+    head = build_from_settings(plan.settings, streams=plan.streams, classes=classes, on=on)
+    if not isinstance(head, EncodedSvm | SvmOn):
+        raise UsageError(f"Head {plan.settings.name!r} is not fitted by a solver.")
+    if head.form == "one-vs-one" and plan.store.index.multi_label:
+        raise RefusedError(f"{plan.store.path} has videos of several labels, and form=one-vs-one needs one each.")
+    return head
+
+
+@torch.inference_mode()
+def encode_videos(
+    head: EncodedSvm | SvmOn,
+    store: Store,
+    streams: tuple[str, ...],
+    videos: np.ndarray,
+    *,
+    batch_videos: int,
+    learning: _Learning,
+) -> np.ndarray:
+    """Video vectors, averaged over the views of the store, as decision values are.
+
+    Parameters
+    ----------
+    head : on the device to compute on
+    videos : [n] positions
+
+    Returns
+    -------
+    [n, R] float32
+    """
+    place = np.full(int(videos.max()) + 1, -1)
+    place[videos] = np.arange(len(videos))
+    vectors = np.zeros((len(videos), head.coefficients.shape[1]), np.float32)
+    total = store.views * -(-len(videos) // batch_videos)
+    with Progress("encode", total, unit="read") as progress:
+        for view in range(store.views):
+            batches = Batches(
+                store,
+                streams,
+                videos,
+                batch_videos=batch_videos,
+                shuffle=False,
+                view=view,
+                device=head.coefficients.device,
+                residency="stream",  # each cube is read once
+            )
+            for batch in batches.epoch(0):
+                vectors[place[batch.videos]] += head.encode(batch.cubes, batch.valid).cpu().numpy()
+                progress.advance()
+                learning.pause()
+    vectors /= store.views
+    finite = np.isfinite(vectors).all(1)
+    if not finite.all():
+        bad = str(store.index.ids[videos[~finite][0]])
+        raise NotFiniteError(
+            f"The vector of video {bad!r} is not finite: its cubes hold NaN or infinity; extract it again."
+        )
+    return vectors
+
+
+def _learn_codebook(plan: FitPlan, how: SvmFit, number: int, *, seed: int, learning: _Learning) -> Codebook:
+    """Learn the codebook of one stream in two passes over a sample of its descriptors, equally many of each video."""
+    config = plan.settings.config
+    if not isinstance(config, VladConfig):
+        raise UsageError(f"Head {plan.settings.name!r} has no codebook.")
+    videos = plan.train[: config.descriptors]  # the store's order is random already
+    each = config.descriptors // len(videos)
+    stream = plan.streams[number]
+    batches = Batches(
+        plan.store, [stream.name], videos, batch_videos=how.batch_videos, shuffle=False, residency="stream"
+    )
+
+    def samples(what: str) -> Iterator[torch.Tensor]:
+        with Progress(f"{what} of {stream.name}", len(batches), unit="read") as progress:
+            for batch in batches.epoch(0):
+                for position, cube, T in zip(batch.videos, batch.cubes[0], batch.valid.sum(1).tolist(), strict=True):
+                    descriptors = cube[:T].flatten(0, 2)
+                    generator = np.random.default_rng([seed, int(position)])
+                    chosen = generator.choice(len(descriptors), min(each, len(descriptors)), replace=False)
+                    yield descriptors[torch.from_numpy(np.sort(chosen))]
+                progress.advance()
+                learning.pause()
+
+    covariance = Covariance(stream.channels)
+    for sample in samples("components"):
+        covariance.add(sample.numpy())
+    components = min(config.pca, stream.channels)
+    mean, projection = covariance.components(components, whiten=config.whiten)
+    points = np.empty((covariance.count, components), np.float32)
+    done = 0
+    for sample in samples("descriptors"):
+        points[done : done + len(sample)] = (sample.numpy().astype(np.float32) - mean) @ projection.T
+        done += len(sample)
+    return assemble(mean, projection, learn_centres(points, clusters=config.clusters, seed=seed))
+
+
+def _cross_validate(
+    head: EncodedSvm | SvmOn,
+    kernel: np.ndarray,
+    plan: FitPlan,
+    how: SvmFit,
+    hot: np.ndarray,
+    jobs: int,
+    seed: int,
+    learning: _Learning,
+) -> tuple[list[dict[str, float]], str]:
+    """Return the measure of the out-of-fold scores for each C, and what was done in words."""
+    index = plan.store.index
+    fold_of, note = deal_folds(hot, index.groups[plan.train], folds=how.folds, seed=seed)
+    scores = np.zeros((len(how.grid), *hot.shape), np.float32)
+    for fold in range(how.folds):
+        inside = np.flatnonzero(fold_of != fold)
+        outside = np.flatnonzero(fold_of == fold)
+        part = kernel[np.ix_(inside, inside)]
+        for number, C in enumerate(how.grid):
+            machines = _solve(head, part, hot[inside], C, jobs, learning)
+            scores[number, outside] = _scores(head, machines, kernel[np.ix_(outside, inside)])
+    if index.multi_label:
+        measure, name = [mean_average_precision(s, hot) for s in scores], "map"
+    else:
+        measure, name = [top_k(s, hot, 1) for s in scores], "top1"
+    rows = [{"C": C, "measure": m} for C, m in zip(how.grid, measure, strict=True)]
+    return rows, f"C by {name} of out-of-fold scores, {note}"
+
+
+def _solve(
+    head: EncodedSvm | SvmOn, kernel: np.ndarray, hot: np.ndarray, C: float, jobs: int, learning: _Learning
+) -> Machines:
+    with Progress(f"C={C:g}", machine_count(head.classes, head.form), unit="machine") as progress:
+
+        def solved() -> None:
+            progress.advance()
+            learning.pause()
+
+        return solve(kernel, hot, form=head.form, C=C, jobs=jobs, solved=solved)
+
+
+def _scores(head: EncodedSvm | SvmOn, machines: Machines, kernel: np.ndarray) -> np.ndarray:
+    """Scores of the classes [m, N] float32 from the kernel [m, n] with the training vectors."""
+    decisions = torch.from_numpy(machines.decide(kernel).astype(np.float32))
+    return head.from_decisions(decisions).numpy()

@@ -1,0 +1,325 @@
+"""`vidatt fit-head --sweep`: many fits of one store, side by side, each evaluated on the test list of its split."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from ...cache.store import Store
+from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
+from ...heads.registry import resolve_settings
+from ..extraction.extract import cpu_count
+from ..results.evaluate import evaluate
+from ..runs.progress import Progress
+from ..runs.run import Run
+from ..runs.signals import NUMBERS, StopRequest
+from ..runs.splits import TEST
+from .fit import FitConfig, fit
+
+log = logging.getLogger(__name__)
+
+CHOICES = ("head", "preset", "streams")
+"""What may vary besides the settings of `--set`; streams of one value are joined by +."""
+
+STOP = "stop"
+"""The file that tells the workers to begin no more fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """What varies; all the rest is that of `fit`, whose `out` is the folder of the runs."""
+
+    fit: FitConfig
+    vary: Mapping[str, Sequence[str]]  # setting, or one of CHOICES -> values
+    seeds: int | None = None  # that many from the fit's on; None = its own, and the runs are not named by it
+    splits: Sequence[str] | None = None  # None = the fit's; ("all",) = all of the store
+    jobs: int = 1  # fits at a time
+
+    def __post_init__(self) -> None:
+        for key, values in self.vary.items():
+            if not values or len(set(values)) != len(values) or not all(values):
+                raise UsageError(f"--sweep {key}={','.join(values)}: give each value once.")
+        if self.seeds is not None and self.seeds < 1:
+            raise UsageError(f"--seeds {self.seeds}: must be 1 or more.")
+        if self.splits is not None and len(set(self.splits)) != len(self.splits):
+            raise UsageError(f"--splits {','.join(self.splits)}: give each split once.")
+        if self.splits is not None and self.fit.split is not None:
+            raise UsageError("--split and --splits both say what to fit on; leave one out.")
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: must be 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One fit of a sweep."""
+
+    setting: Mapping[str, str]  # what varies besides seed and split
+    fit: FitConfig
+
+
+def parse_sweep(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Read `KEY=V1,V2,...` texts; where values hold commas themselves, `;` parts them.
+
+    Raises
+    ------
+    UsageError
+        On a text without `=`, and on a key given twice.
+    """
+    vary: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key.strip() or key.strip() in vary:
+            raise UsageError(f"--sweep {text!r}: write each key once, as KEY=VALUE,VALUE such as lr=1e-3,1e-4.")
+        vary[key.strip()] = tuple(value.strip() for value in values.split(";" if ";" in values else ","))
+    return vary
+
+
+def members(config: SweepConfig) -> list[Member]:
+    """Lay out the fits, and check every setting before the first of them begins.
+
+    Raises
+    ------
+    UsageError
+        On an unknown setting, value, stream or split.
+    """
+    base, store = config.fit, Store.open(config.fit.store)
+    splits: Sequence[str | None] = (base.split,)
+    if config.splits is not None:
+        splits = sorted(store.index.splits) if tuple(config.splits) == ("all",) else config.splits
+        nearest_key_error("split", [split for split in splits if split], store.index.splits)
+    found: dict[Path, Member] = {}
+    for values in itertools.product(*config.vary.values()):
+        setting = dict(zip(config.vary, values, strict=True))
+        if both := sorted(set(setting) & set(base.settings)):
+            raise UsageError(f"--set and --sweep both say {both[0]}; leave one out.")
+        own = {key: value for key, value in setting.items() if key not in CHOICES}
+        streams = tuple(setting["streams"].split("+")) if "streams" in setting else base.streams
+        nearest_key_error("stream", streams or (), store.stream_names)
+        chosen = replace(
+            base,
+            head=setting.get("head", base.head),
+            preset=setting.get("preset", base.preset),
+            streams=streams,
+            settings={**base.settings, **own},
+        )
+        resolve_settings(chosen.head, chosen.preset, chosen.settings)
+        for split, seed in itertools.product(splits, range(base.seed, base.seed + (config.seeds or 1))):
+            named = dict(setting)
+            named |= {} if config.splits is None else {"split": str(split)}
+            named |= {} if config.seeds is None else {"seed": str(seed)}
+            name = re.sub(r"[^A-Za-z0-9=.,+_-]", "_", ",".join(f"{key}={value}" for key, value in named.items()))
+            out = base.out / (name or "run")
+            if out in found:
+                raise UsageError(f"Two fits of the sweep would lie in {out}; change one of the values.")
+            found[out] = Member(setting=setting, fit=replace(chosen, split=split, seed=seed, out=out))
+    return list(found.values())
+
+
+def sweep(config: SweepConfig) -> dict[str, Any]:
+    """Run all fits and evaluations, those that are finished already left out, and summarise them.
+
+    Returns
+    -------
+    `{"out", "store", "measure", "rows", "runs", "failed", "seconds"}`. A row is one setting: `setting, runs, wanted,
+    seeds` (those with all splits), and for `validation` and `test` the `mean` and `spread` over seeds of the mean over
+    splits, with `splits` (mean over seeds by split). A run is `run, setting, split, seed, status, error, validation,
+    test`.
+
+    Raises
+    ------
+    InterruptedRunError
+        After SIGTERM, SIGUSR1 or Ctrl-C, when the fits in work have written checkpoints; the same call continues.
+    UsageError
+        If a setting is wrong; nothing has begun then.
+    """
+    started = time.monotonic()
+    wanted = members(config)
+    jobs = min(config.jobs, len(wanted))
+    threads = max(1, cpu_count() // jobs)
+    log.info("%d fits, %d at a time on %d threads each, in %s", len(wanted), jobs, threads, config.fit.out)
+    desk = Path(tempfile.mkdtemp(prefix="vidatt-sweep-"))
+    runs: list[dict[str, Any]] = []
+    try:
+        with _forwarded(desk), Progress("sweep", len(wanted), unit="fit") as progress, _quiet_executor():
+            work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", pre_dispatch="n_jobs")
+            for result in work(delayed(_one)(n, member, desk, threads, jobs) for n, member in enumerate(wanted)):
+                runs.append(result)
+                progress.advance()
+                if result["status"] == "failed":
+                    log.error("%s failed: %s", result["run"], result["error"])
+                if result["status"] == "interrupted":  # of one process: the signal reached the fit alone
+                    (desk / STOP).touch()
+        stopped = (desk / STOP).exists()
+    except TerminatedWorkerError:
+        raise VidattError(
+            f"A process of the sweep in {config.fit.out} was killed, out of memory perhaps; finished runs are kept. "
+            "The same command continues; try fewer --jobs."
+        ) from None
+    finally:
+        shutil.rmtree(desk, ignore_errors=True)
+    runs.sort(key=lambda run: run.pop("number"))
+    if stopped:
+        done = sum(run["status"] == "ok" for run in runs)
+        raise InterruptedRunError(f"Stopped: {done} of {len(wanted)} fits are finished; the same command continues.")
+    store = Store.open(config.fit.store)
+    measure = "map" if store.index.multi_label else "top1"
+    return {
+        "out": str(config.fit.out),
+        "store": str(config.fit.store),
+        "measure": measure,
+        "rows": summarise(runs, measure),
+        "runs": runs,
+        "failed": [{"run": run["run"], "error": run["error"]} for run in runs if run["status"] == "failed"],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _one(number: int, member: Member, desk: Path, threads: int, jobs: int) -> dict[str, Any]:
+    """Fit and evaluate one member, in a process of its own if there are several at a time."""
+    result: dict[str, Any] = {
+        "number": number, "run": str(member.fit.out), "setting": dict(member.setting), "split": member.fit.split,
+        "seed": member.fit.seed, "status": "ok", "error": None, "validation": None, "test": None,
+    }  # fmt: skip
+    here = desk / str(os.getpid())
+    before = torch.get_num_threads()
+    with StopRequest() if jobs > 1 else _nothing():
+        if jobs > 1:
+            # Before the look for the stop file, which is made before the signals are sent: one of the two is seen.
+            here.touch()
+        try:
+            if (desk / STOP).exists():
+                return result | {"status": "interrupted"}
+            torch.set_num_threads(threads)
+            fitted = fit(member.fit)
+            scored = _evaluation(member.fit)
+            return result | {
+                "validation": fitted["metrics"]["validation"], "test": scored["metrics"], "split": scored["split"],
+                "finished_before": fitted["finished_before"],
+            }  # fmt: skip
+        except InterruptedRunError:
+            return result | {"status": "interrupted"}
+        except (VidattError, MemoryError, torch.cuda.OutOfMemoryError) as error:
+            return result | {"status": "failed", "error": str(error) or "out of memory"}
+        finally:
+            torch.set_num_threads(before)
+            here.unlink(missing_ok=True)
+
+
+def _evaluation(config: FitConfig) -> dict[str, Any]:
+    """Return the evaluation on the test list, the one that the run has or a new one; no metrics without such a list."""
+    run = Run.open(config.out)
+    split = run.identity["split"]
+    if not (Store.open(config.store).index.split(split) == TEST).any():
+        return {"split": split, "metrics": None}
+    known = run.metrics()["evaluations"].get(f"{split}-test")
+    return known or evaluate(config.out, config.store, device=config.device)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _quiet_executor() -> Iterator[None]:
+    """Let joblib restart workers that grew, which it does by itself and warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
+        yield
+
+
+@contextmanager
+def _forwarded(desk: Path) -> Iterator[None]:
+    """Pass a stop signal on to the processes that fit at this moment, and let nobody begin another fit."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        log.warning("%s: the fits in work write checkpoints, then the sweep stops", signal.Signals(number).name)
+        (desk / STOP).touch()
+        for path in desk.iterdir():
+            if path.name.isdigit() and int(path.name) != os.getpid():
+                try:
+                    os.kill(int(path.name), signal.SIGTERM)
+                except ProcessLookupError:
+                    continue
+
+    before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals to it only
+            for number in NUMBERS:
+                before[number] = signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summarise(runs: Sequence[Mapping[str, Any]], measure: str) -> list[dict[str, Any]]:
+    """Average the runs of each setting as the official protocols do: over splits first, then over seeds.
+
+    Parameters
+    ----------
+    runs : as of `sweep`
+    measure : "top1" or "map"
+
+    Returns
+    -------
+    One row per setting in the order of the runs; a seed counts if it is there for every split. `spread` is the sample
+    standard deviation over seeds, None below two.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run["setting"]), []).append(run)
+    rows = []
+    for group in groups.values():
+        splits = list(dict.fromkeys(run["split"] for run in group if run["status"] == "ok"))
+        seeds = list(dict.fromkeys(run["seed"] for run in group))
+        wanted = {(run["seed"], run["split"]) for run in group}
+        done = {(run["seed"], run["split"]): run for run in group if run["status"] == "ok"}
+        whole = [
+            seed for seed in seeds
+            if all(key in done for key in wanted if key[0] == seed) and any(key[0] == seed for key in done)
+        ]  # fmt: skip
+        row: dict[str, Any] = {"setting": dict(group[0]["setting"]), "runs": len(done), "wanted": len(group)}
+        row["seeds"] = whole
+        for part in ("validation", "test"):
+            values = [[_value(done[seed, split], part, measure) for split in splits] for seed in whole]
+            row[part] = _spread(np.array(values, float).reshape(len(whole), len(splits)), splits)
+        rows.append(row)
+    return rows
+
+
+def _value(run: Mapping[str, Any], part: str, measure: str) -> float:
+    value = (run[part] or {}).get(measure)
+    return np.nan if value is None else value
+
+
+def _spread(values: np.ndarray, splits: Sequence[str]) -> dict[str, Any]:
+    """[seeds, splits] -> mean and spread over seeds of the mean over splits."""
+    if not values.size or np.isnan(values).any():
+        return {"mean": None, "spread": None, "splits": {}}
+    seeds = values.mean(1)
+    return {
+        "mean": float(seeds.mean()),
+        "spread": float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
+        "splits": {split: float(mean) for split, mean in zip(splits, values.mean(0), strict=True)},
+    }

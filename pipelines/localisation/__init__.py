@@ -1,0 +1,1 @@
+"""When and where: intervals and boxes from the attention of a fitted head."""

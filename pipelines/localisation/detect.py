@@ -1,0 +1,251 @@
+"""`vidatt detect`: when in each video its action happens, from the attention of a fitted head; weakly supervised."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...cache.store import Store
+from ...errors import UnknownNameError, UsageError
+from ..metrics.detection import AMBIGUOUS, Segments, detection_summary
+from ..metrics.detection import RULES as MEASURES
+from ..results.evaluate import VideoAttention, attention, central_view
+from ..runs.run import Run
+from .proposals import (
+    RULES,
+    ClassifiedRule,
+    Proposals,
+    Rule,
+    StanRule,
+    UntrimmedNetRule,
+    WhereAndWhenRule,
+    normalised,
+    proposal_seconds,
+    segment_bounds,
+    stan_proposals,
+    untrimmednet_proposals,
+    where_and_when_proposals,
+)
+from .reading import ReadingConfig, open_reading
+from .rules import read_rule
+from .segment_scores import SegmentClassifier, scores_of, segment_classifier
+from .submission import write_thumos14
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""Overlaps at which both measures are taken, so that they can stand side by side."""
+THUMOS14_IDS = {
+    "BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21, "CliffDiving": 22,
+    "CricketBowling": 23, "CricketShot": 24, "Diving": 26, "FrisbeeCatch": 31, "GolfSwing": 33, "HammerThrow": 36,
+    "HighJump": 40, "JavelinThrow": 45, "LongJump": 51, "PoleVault": 68, "Shotput": 79, "SoccerPenalty": 85,
+    "TennisSwing": 92, "ThrowDiscus": 93, "VolleyballSpiking": 97,
+}  # fmt: skip
+"""The 20 classes of THUMOS14's detection task by their official ids: 1-based places among the 101 classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectConfig(ReadingConfig):
+    """What `detect` is asked for."""
+
+    rule: str | None = None  # of `RULES`; None = by what the head gives, see `choose_rule`
+
+
+def detect(config: DetectConfig) -> dict[str, Any]:
+    """Write a THUMOS14 submission file, and measure it where the store knows the true intervals.
+
+    Returns
+    -------
+    `{"run", "store", "split", "part", "listed", "videos", "rule", "settings", "attention", "class_scores", "out",
+    "proposals", "videos_with_proposals", "class_ids", "measures", "notes"}`. `measures` holds what
+    `detection_summary` returns by each measure of `metrics.detection.RULES`, or is None if the store knows no true
+    interval of these videos.
+
+    Raises
+    ------
+    UsageError
+        If the run is unfinished or weighs no segments, a setting is wrong, or the store has no times.
+    RefusedError
+        As `evaluate`; if class scores of segments are to be learned from a store that the run was not fitted on.
+    """
+    if config.rule is not None and config.rule not in RULES:
+        raise UnknownNameError("rule", config.rule, RULES)
+    reading = open_reading(config)
+    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
+    view = central_view(store)
+    look = partial(attention, config.run, store_path=store.path, view=view, device=config.device, with_segments=True)
+    first = next(look(videos=[int(videos[0])]))
+    name = config.rule or choose_rule(first)
+    rule: Rule = read_rule(RULES, name, config.settings)
+    _require_attention(substitute(first), rule, run)
+    if isinstance(rule, UntrimmedNetRule) and config.attention != "head":
+        raise UsageError(f"--attention {config.attention}: rule untrimmednet reads no attention, nothing would change.")
+    if rule.annotated_only:
+        videos = _annotated(store, videos)
+    classifier, said = None, "of the video"
+    if isinstance(rule, ClassifiedRule):
+        classifier, said = _class_scores(run, store, first, rule, view=view, device=config.device)
+    times = _Times(store, run.identity["stream_names"][0])
+    class_ids, emitted = submission_classes(store)
+    ids: list[str] = []
+    spans, labels, scores = [np.empty((0, 2))], [np.empty(0, np.int64)], [np.empty(0)]
+    highest = -np.inf
+    for video in look(videos=videos.tolist()):
+        looked = substitute(video)
+        if isinstance(rule, StanRule) and looked.temporal_raw is not None:
+            highest = max(highest, float(normalised(looked.temporal_raw, rule.normalise_k).max()))
+        found = propose(looked, rule, classifier)
+        seconds = proposal_seconds(found, times.bounds(video.position, len(video.temporal)))
+        # of the segments of a short video that start at the same frame, all but the last own no time
+        kept = (seconds[:, 1] > seconds[:, 0]) & np.isin(found.labels, emitted)
+        ids += [video.id] * int(kept.sum())
+        spans.append(seconds[kept])
+        labels.append(found.labels[kept])
+        scores.append(found.scores[kept])
+    detections = Segments(
+        videos=np.array(ids, dtype=str),
+        seconds=np.concatenate(spans),
+        labels=np.concatenate(labels),
+        scores=np.concatenate(scores),
+    )
+    out = reading.out("detections", name, ".txt")
+    write_thumos14(out, detections, class_ids)
+    return {
+        **reading.said(),
+        "videos": len(videos),
+        "rule": name,
+        "settings": asdict(rule),
+        "class_scores": said,
+        "out": str(out),
+        "proposals": len(detections),
+        "videos_with_proposals": len(set(ids)),
+        "class_ids": {str(class_ids[label]): store.index.classes[label] for label in emitted},
+        "measures": _measured(store, videos, detections, emitted),
+        "notes": _notes(rule, highest),
+    }
+
+
+def choose_rule(video: VideoAttention) -> str:
+    """Return the rule that a head's outputs are made for: STAN's if it has raw scores and something of segments."""
+    of_segments = video.segments is not None or video.segment_probabilities is not None
+    return "stan" if of_segments and video.temporal_raw is not None else "where-and-when"
+
+
+def propose(video: VideoAttention, rule: Rule, classifier: SegmentClassifier | None) -> Proposals:
+    """Return the proposals of one video by a rule."""
+    if isinstance(rule, WhereAndWhenRule):
+        return where_and_when_proposals(video.temporal, video.probabilities, rule)
+    scores = scores_of(video, classifier)
+    if isinstance(rule, UntrimmedNetRule):
+        return untrimmednet_proposals(scores, video.probabilities, rule)
+    if video.temporal_raw is None:
+        raise ValueError("STAN's rule reads attention scores before the softmax")
+    return stan_proposals(video.temporal_raw, scores, rule)
+
+
+def submission_classes(store: Store) -> tuple[list[int], np.ndarray]:
+    """Return the id of each class in a submission file, and the labels of the classes that go into it, ascending.
+
+    Ids are 1-based class indices; those of THUMOS14's detection task are the official ones, which for its 101 classes
+    is the same. Only the 20 classes of that task go in; of another dataset those that have true intervals, or all.
+    """
+    classes, known = store.index.classes, store.index.interval_label
+    ids = list(range(1, len(classes) + 1))
+    if store.attributes.get("dataset") == "thumos14":
+        ids = [THUMOS14_IDS.get(name, id) for id, name in zip(ids, classes, strict=True)]
+        return ids, np.flatnonzero([name in THUMOS14_IDS for name in classes])
+    labels = np.unique(known[known != AMBIGUOUS])
+    return ids, labels if len(labels) else np.arange(len(classes))
+
+
+class _Times:
+    """The stretches that the segments of a store's videos stand for."""
+
+    def __init__(self, store: Store, stream: str) -> None:
+        self._store, self._stream = store, store.stream(stream)
+        self._reader = self._stream.reader()
+
+    def bounds(self, position: int, segments: int) -> np.ndarray:
+        """Return start and stop of each of the first `segments` segments of a video, [T, 2] seconds."""
+        outcome = self._stream.outcome(position)
+        try:
+            return segment_bounds(
+                self._reader.frames(position)[:segments],
+                self._reader.seconds(position)[:segments],
+                fps=outcome.fps,
+                frame_count=outcome.decoded_frames,
+                stop=float(self._store.index.span_seconds[position, 1]),
+            )
+        except UsageError as error:
+            raise UsageError(f"Video {self._store.index.ids[position]!r} of {self._store.path} {error}.") from None
+
+
+def _require_attention(video: VideoAttention, rule: Rule, run: Run) -> None:
+    head = run.identity["head"]
+    floor = "--attention uniform shows what comes of it without"
+    if isinstance(rule, StanRule) and video.temporal_raw is None:
+        raise UsageError(
+            f"Run {run.path}: head {head!r} gives no attention scores before the softmax, which rule stan reads; "
+            f"{floor}."
+        )
+    T = len(video.temporal)
+    if (
+        isinstance(rule, WhereAndWhenRule)
+        and video.temporal_raw is None
+        and T > 1
+        and np.ptp(video.temporal) < 1e-6 / T
+    ):
+        raise UsageError(f"Run {run.path}: head {head!r} weighs all segments alike; {floor}.")
+
+
+def _class_scores(
+    run: Run, store: Store, video: VideoAttention, rule: ClassifiedRule, *, view: int, device: str
+) -> tuple[SegmentClassifier | None, str]:
+    """Return the classifier of segments if the head needs one, and where class scores come from."""
+    if video.segment_probabilities is not None:
+        return None, "of the segments, by the head"
+    if video.segments is None:
+        return None, "of the video, the same for all its segments"
+    C, most = rule.classifier_C, rule.classifier_segments
+    classifier = segment_classifier(run, store, C=C, segments=most, view=view, device=device)
+    return classifier, "of the segments, by a linear classifier learned from the labels of the training videos"
+
+
+def _annotated(store: Store, videos: np.ndarray) -> np.ndarray:
+    kept = videos[np.isin(videos, store.index.interval_video)]
+    if not len(kept):
+        raise UsageError(
+            f"Setting annotated_only=true: {store.path} knows no true interval of these {len(videos)} videos; "
+            "set it to false."
+        )
+    return kept
+
+
+def _notes(rule: Rule, highest: float) -> list[str]:
+    """Say why STAN's rule found nothing, where the scale of the attention is why."""
+    if not isinstance(rule, StanRule) or highest >= rule.k_threshold:
+        return []
+    return [
+        f"no segment of any video has an attention score of {rule.k_threshold:g} or more, the highest is "
+        f"{highest:.3g}: scores before a softmax are known up to a constant only; try --set normalise_k=minmax "
+        "--set k_threshold=0.5"
+    ]
+
+
+def _measured(store: Store, videos: np.ndarray, detections: Segments, labels: np.ndarray) -> dict[str, Any] | None:
+    """Measure detections by every rule there is; None without truth."""
+    index = store.index
+    known = np.isin(index.interval_video, videos)
+    if not (index.interval_label[known] != AMBIGUOUS).any():
+        return None
+    truth = Segments(
+        videos=np.array([str(id) for id in index.ids[index.interval_video[known]]], dtype=str),
+        seconds=index.interval_seconds[known],
+        labels=index.interval_label[known].astype(np.int64),
+    )
+    classes = [(int(label), index.classes[label]) for label in labels]
+    return {
+        rule: detection_summary(truth, detections, classes=classes, thresholds=THRESHOLDS, rule=rule)
+        for rule in MEASURES
+    }

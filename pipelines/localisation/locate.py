@@ -1,0 +1,234 @@
+"""`vidatt locate`: where in each sampled frame the action is, from the spatial attention of a fitted head."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ...cache.store import Store
+from ...errors import RefusedError, UsageError
+from ...heads.registry import HEADS
+from ..metrics.localisation import Boxes, frame_ap, frame_hit
+from ..results.evaluate import VideoAttention, attention, central_view
+from ..runs.run import Run, write_atomically
+from .boxes import RULES, ThresholdRule, boxes_of, out_of_region
+from .reading import ReadingConfig, open_reading
+from .rules import read_rule
+from .truth import Truth
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
+COLUMNS = ("video", "frame", "x1", "y1", "x2", "y2", "class", "confidence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateConfig(ReadingConfig):
+    """What `locate` is asked for."""
+
+    rule: str = "threshold"  # of `RULES`
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Located:
+    """What is found in the sampled frames of one video, one row per frame, by frame."""
+
+    position: int
+    frames: np.ndarray  # [n] int64, decode order
+    boxes: np.ndarray  # [n, 4] x1, y1, x2, y2 in pixels of the upright frame; NaN = no box
+    label: int  # the video's likeliest class
+    confidences: np.ndarray  # [n] float64, 0..1
+
+
+def locate(config: LocateConfig) -> dict[str, Any]:
+    """Write a box for each sampled frame, and measure them where the store knows the true ones.
+
+    The maps of the streams are averaged. The frame of a segment is the centre frame of the first stream. The confidence
+    is the probability of the video's likeliest class times the mean of the mask; for attention that sums to 1 over its
+    cells, whose mean is the same everywhere, it is the probability alone.
+
+    Returns
+    -------
+    `{"run", "store", "split", "part", "listed", "videos", "rule", "settings", "attention", "maps", "out", "frames",
+    "boxes", "measures"}`. `measures` is None without true boxes, else `{"videos", "frames" (with a true box),
+    "true_boxes", "frames_without" (sampled frames of these videos in which there is none), "thresholds", "frame_hit",
+    "frame_map", "classes", "per_class": [{"name", "frames", "ap"}]}`.
+
+    Raises
+    ------
+    UsageError
+        If the run is unfinished or attends to no cells, a setting is wrong, or it is unknown where cells lie in a
+        frame.
+    RefusedError
+        As `evaluate`; if the streams show different parts of the frame.
+    """
+    rule: ThresholdRule = read_rule(RULES, config.rule, config.settings)
+    reading = open_reading(config)
+    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
+    place = _Place(store, run.identity["stream_names"])
+    sums_to_one = _sums_to_one(run)
+    rows: list[tuple[Any, ...]] = []
+    found: list[Located] = []
+    for video in attention(
+        config.run, store_path=store.path, videos=videos.tolist(), view=central_view(store), device=config.device
+    ):
+        looked = substitute(video)
+        if looked.spatial is None:
+            raise UsageError(
+                f"Run {run.path}: head {run.identity['head']!r} attends to no cells of a frame; --attention uniform "
+                "shows what comes of it without."
+            )
+        located = place.locate(looked, rule, sums_to_one=sums_to_one)
+        found.append(located)
+        name = store.index.classes[located.label]
+        for frame, box, confidence in zip(located.frames, located.boxes, located.confidences, strict=True):
+            if np.isfinite(box).all():
+                rows.append((video.id, frame, *(f"{x:.2f}" for x in box), name, f"{confidence:.6f}"))
+    out = reading.out("boxes", config.rule, ".csv")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_atomically(out, text.getvalue().encode())
+    return {
+        **reading.said(),
+        "rule": config.rule,
+        "settings": asdict(rule),
+        "maps": "distributions over cells" if sums_to_one else "masks",
+        "out": str(out),
+        "frames": sum(len(located.frames) for located in found),
+        "boxes": len(rows),
+        "measures": _measured(store, found, place),
+    }
+
+
+class _Place:
+    """Where the cells of a run's maps lie in the frames of a store's videos."""
+
+    def __init__(self, store: Store, streams: list[str]) -> None:
+        if str(store.attributes.get("view_rule", "")).startswith("train"):
+            raise UsageError(
+                f"{store.path} holds random crops (views {store.attributes['view_rule']}), whose place in the frame is "
+                "not kept; extract with --views center."
+            )
+        self._store, self._streams = store, streams
+        self._truths = [Truth(store, name) for name in streams]
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Return width and height of a video's upright frames, pixels."""
+        outcome = self._store.stream(self._streams[0]).outcome(position)
+        if not (outcome.width and outcome.height):
+            raise UsageError(
+                f"The size of the frames of {self._store.index.ids[position]!r} is not in {self._store.path}: its "
+                "cubes were imported, and boxes in pixels cannot be made."
+            )
+        return outcome.width, outcome.height
+
+    def locate(self, video: VideoAttention, rule: ThresholdRule, *, sums_to_one: bool) -> Located:
+        """Return a box for each frame that a segment is centred on."""
+        assert video.spatial is not None
+        width, height = self.size(video.position)
+        regions = [truth.region(video.position) for truth in self._truths]
+        if not np.allclose(regions, regions[0], atol=1e-3):
+            raise RefusedError(
+                f"The streams {', '.join(self._streams)} of {self._store.path} show different parts of the frame "
+                "(--resize, --crop); their maps cannot be averaged. Fit a head on one of them."
+            )
+        x1, y1, x2, y2 = regions[0]
+        frames, segments = np.unique(
+            self._truths[0].frames(video.position)[: len(video.temporal)].astype(np.int64), return_index=True
+        )  # of several segments centred on one frame, as in a short video, the first
+        maps = video.spatial.mean(axis=1, dtype=np.float64)[segments]  # [n, K, K]
+        seen = {"width": max(1, round((x2 - x1) * width)), "height": max(1, round((y2 - y1) * height))}
+        boxes = out_of_region(boxes_of(maps, rule=rule, sums_to_one=sums_to_one, **seen), regions[0])
+        label = int(video.probabilities.argmax())
+        confidences = np.full(len(frames), float(video.probabilities[label]))
+        if not sums_to_one:
+            confidences = confidences * maps.mean(axis=(1, 2))
+        if rule.confidence_temporal:
+            confidences = confidences * (video.temporal / video.temporal.max())[segments]
+        return Located(
+            position=video.position,
+            frames=frames,
+            boxes=boxes * [width, height, width, height],
+            label=label,
+            confidences=confidences,
+        )
+
+
+def _sums_to_one(run: Run) -> bool:
+    identity = run.identity
+    while "on" in identity:  # a support vector machine looks where its head looks
+        identity = identity["on"]["identity"]
+    return HEADS[identity["head"]].head.spatial_sums_to_one
+
+
+def _measured(store: Store, found: list[Located], place: _Place) -> dict[str, Any] | None:
+    """Measure boxes in the sampled frames of the videos that have true boxes; None without any.
+
+    Frame-hit holds the one box of a frame to the first true box of it, class and confidence aside, and counts pixels as
+    the public code does. Frame-mAP holds it to all true boxes of its class; boxes in frames without one are wrong.
+    """
+    index = store.index
+    known = set(index.box_video[index.box_label >= 0].tolist())
+    true: dict[str, list[Any]] = {"frames": [], "boxes": [], "labels": []}
+    said: dict[str, list[Any]] = {"frames": [], "boxes": [], "labels": [], "scores": []}
+    hits: list[tuple[np.ndarray, np.ndarray]] = []
+    sampled, videos = 0, 0
+    for located in found:
+        if located.position not in known:
+            continue
+        videos += 1
+        sampled += len(located.frames)
+        row_of = {int(frame): row for row, frame in enumerate(located.frames)}
+        first: set[int] = set()
+        size = np.array(place.size(located.position) * 2, np.float64)
+        for n in index.boxes(located.position):
+            frame = int(index.box_frame[n])
+            if frame not in row_of or index.box_label[n] < 0:
+                continue
+            box = index.box_xyxy[n].astype(np.float64) * size
+            if frame not in first:
+                hits.append((located.boxes[row_of[frame]], box))
+            first.add(frame)
+            true["frames"].append(f"{located.position}:{frame}")
+            true["boxes"].append(box)
+            true["labels"].append(int(index.box_label[n]))
+        for frame, box, confidence in zip(located.frames, located.boxes, located.confidences, strict=True):
+            if np.isfinite(box).all():
+                said["frames"].append(f"{located.position}:{frame}")
+                said["boxes"].append(box)
+                said["labels"].append(located.label)
+                said["scores"].append(confidence)
+    if not hits:
+        return None
+    labels = np.unique(true["labels"])
+    truth = Boxes(
+        frames=np.array(true["frames"]), boxes=np.array(true["boxes"]), labels=np.array(true["labels"], np.int64)
+    )
+    detections = Boxes(
+        frames=np.array(said["frames"], dtype=str),
+        boxes=np.array(said["boxes"], np.float64).reshape(-1, 4),
+        labels=np.array(said["labels"], np.int64),
+        scores=np.array(said["scores"], np.float64),
+    )
+    ap = frame_ap(truth, detections, labels=labels.tolist(), thresholds=THRESHOLDS)
+    hit = frame_hit(np.array([h for h, _ in hits]), np.array([t for _, t in hits]), thresholds=THRESHOLDS)
+    return {
+        "videos": videos,
+        "frames": len(hits),
+        "true_boxes": len(truth),
+        "frames_without": sampled - len(hits),
+        "thresholds": list(THRESHOLDS),
+        "frame_hit": hit.tolist(),
+        "frame_map": ap.mean(axis=1).tolist(),
+        "classes": len(labels),
+        "per_class": [
+            {
+                "name": index.classes[label],
+                "frames": len(set(truth.frames[truth.labels == label].tolist())),
+                "ap": ap[:, column].tolist(),
+            }
+            for column, label in enumerate(labels.tolist())
+        ],
+    }

@@ -1,0 +1,134 @@
+"""What `detect` and `locate` share: the run and videos they read, and attention that knows nothing as a floor."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache.store import Store
+from ...errors import UnknownNameError
+from ..results.evaluate import VideoAttention, choose_videos
+from ..runs.reload import open_store
+from ..runs.run import Run
+from ..runs.splits import PARTS, choose_split
+
+ATTENTIONS = ("head", "random", "uniform")
+"""What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
+
+
+class Substitute:
+    """Puts random or uniform attention in the place of a head's; what it says of classes stays.
+
+    Parameters
+    ----------
+    kind : one of `ATTENTIONS`. "random": raw scores from a standard normal distribution and their softmax, maps from
+        0..1 evenly; each video's depend on the seed and its id only. "uniform": raw scores and maps of 1
+    seed : of "random"
+
+    Raises
+    ------
+    UnknownNameError
+        For another kind.
+    """
+
+    def __init__(self, kind: str, *, seed: int, run: Run, store: Store) -> None:
+        if kind not in ATTENTIONS:
+            raise UnknownNameError("attention", kind, ATTENTIONS)
+        self.kind, self.seed = kind, seed
+        names = run.identity["stream_names"]
+        K = max(store.stream(name).cube_shape[0] for name in names)
+        self._map_shape = (len(names), K, K)
+
+    def __call__(self, attention: VideoAttention) -> VideoAttention:
+        """Return the attention to look at."""
+        T = len(attention.temporal)
+        shape = (T, *self._map_shape)
+        if self.kind == "head":
+            return attention
+        if self.kind == "uniform":
+            return replace(
+                attention,
+                temporal=np.full(T, 1 / T, np.float32),
+                temporal_raw=np.ones(T, np.float32),
+                spatial=np.ones(shape, np.float32),
+            )
+        random = np.random.default_rng([self.seed, zlib.crc32(attention.id.encode())])
+        raw = random.standard_normal(T).astype(np.float32)
+        weights = np.exp(raw - raw.max())
+        spatial = random.random(shape, np.float32)
+        return replace(attention, temporal=weights / weights.sum(), temporal_raw=raw, spatial=spatial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingConfig:
+    """What every reading of a run's attention can be asked for."""
+
+    run: Path
+    store: Path | None = None  # None = the one that the run was fitted on
+    split: str | None = None  # None = the run's
+    part: str = "test"
+    settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the rule
+    attention: str = "head"  # or random, uniform
+    out: Path | None = None  # None = in the run
+    seed: int = 0  # of random attention
+    device: str = "auto"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """A finished run, and the videos whose attention is read."""
+
+    run: Run
+    store: Store
+    split: str
+    listed: int  # videos of the part
+    videos: np.ndarray  # [n] positions of those that can be read
+    substitute: Substitute
+    config: ReadingConfig
+
+    def out(self, what: str, rule: str, suffix: str) -> Path:
+        """Return the file to write, its folder made: as asked, else in the run, named by what is read and how."""
+        kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
+        path = self.config.out or self.run.path / f"{what}-{self.split}-{self.config.part}-{rule}{kind}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def said(self) -> dict[str, Any]:
+        """What was read, as JSON values."""
+        return {
+            "run": str(self.config.run),
+            "store": str(self.store.path),
+            "split": self.split,
+            "part": self.config.part,
+            "listed": self.listed,
+            "videos": len(self.videos),
+            "attention": self.substitute.kind,
+        }
+
+
+def open_reading(config: ReadingConfig) -> Reading:
+    """Find the run, the store and the videos.
+
+    Raises
+    ------
+    UnknownNameError
+        For a part, a split or a kind of attention that there is not.
+    UsageError, RefusedError
+        As `evaluate`; if the run is unfinished.
+    """
+    if config.part not in PARTS:
+        raise UnknownNameError("part", config.part, PARTS)
+    run = Run.open(config.run)
+    store = open_store(run, config.store)
+    run.metrics()  # refuses a run that is not finished
+    split = choose_split(store, config.split or run.identity["split"])
+    listed, videos = choose_videos(run, store, split, config.part)
+    substitute = Substitute(config.attention, seed=config.seed, run=run, store=store)
+    return Reading(
+        run=run, store=store, split=split, listed=listed, videos=videos, substitute=substitute, config=config
+    )

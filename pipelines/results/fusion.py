@@ -1,0 +1,307 @@
+"""`vidatt fuse`: the scores of several runs made one, with weights learned on videos that no part was fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
+from ...heads.contract import Head
+from ...heads.fusion.score_rules import decision_temperature, to_probabilities
+from ...heads.registry import HEADS
+from ..metrics.classification import measured, multi_hot, summary
+from ..runs.run import Run, differences
+from .fusion_methods import METHODS, Method, read_settings
+from .score_files import ScoreTable, read_scores
+
+FILE_SCORES = ("probabilities", "logits")
+"""What a file of scores may hold."""
+
+PROBABILITIES, DECISIONS, LOGITS = Head.score_kind, "decision values", "logits"
+"""What the scores of a part are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuseConfig:
+    """What one fusion is asked to do.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two parts, or no run among them.
+    UnknownNameError
+        For a method or kind of file scores that there is not.
+    """
+
+    parts: tuple[Path, ...]  # runs, and .npz or .csv files of scores
+    method: str
+    out: Path
+    settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the method's settings
+    file_scores: str = "probabilities"  # or "logits": what the files hold
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
+        if self.file_scores not in FILE_SCORES:
+            raise UnknownNameError("kind of file scores", self.file_scores, FILE_SCORES)
+        if len(self.parts) < 2 or all(_is_file(part) for part in self.parts):
+            raise UsageError(f"A fusion needs two or more parts, one of them a run; got {len(self.parts)}.")
+        if len(set(self.parts)) < len(self.parts):
+            twice = next(part for part in self.parts if self.parts.count(part) > 1)
+            raise UsageError(f"{twice} is given twice; weigh it with --method weighted instead.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part:
+    """One run, or one file, with the scores that take part."""
+
+    path: Path
+    kind: str  # PROBABILITIES, DECISIONS or LOGITS
+    test: ScoreTable
+    validation: ScoreTable | None
+    run: Run | None  # None = a file
+
+    def record(self) -> dict[str, Any]:
+        """What of this part makes two fusions the same."""
+        tables = {"test": self.test, "validation": self.validation}
+        known = {} if self.run is None else {key: self.run.identity[key] for key in ("head", "preset", "seed")}
+        digests = {
+            name: table and hashlib.sha256(table.path.read_bytes()).hexdigest() for name, table in tables.items()
+        }
+        return {"scores": self.kind, **known, **digests}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Together:
+    """Parts brought to the same videos."""
+
+    test: np.ndarray  # [M, n, N] probabilities
+    test_ids: tuple[str, ...]
+    test_labels: np.ndarray  # [n, L]
+    validation: np.ndarray | None  # [M, m, N] probabilities; None = not all parts have the same validation videos
+    validation_ids: tuple[str, ...]
+    validation_labels: np.ndarray  # [m, L]
+    temperatures: list[float | None]  # per part: by which its decision values became probabilities
+
+
+def fuse(config: FuseConfig) -> dict[str, Any]:
+    """Fuse the test scores of runs and files; what is learned is learned on validation scores, never on test scores.
+
+    The parts' validation videos are whole groups of the training list that none of them was fitted on; all runs must
+    hold out the same ones (same store, split, --seed and --validation) wherever they are needed.
+
+    Returns
+    -------
+    `{"run", "method", "parts", "split", "videos", "metrics", "protocol", "learned", "seconds"}`: the metrics are those
+    of the test part, see `evaluate`; `learned` holds weights and the like.
+
+    Raises
+    ------
+    RefusedError
+        If the runs are of different splits or classes, were scored on different videos, or hold out different ones
+        although something is to be learned; or if another fit or fusion lies in `out`.
+    UsageError
+        If a part has not been evaluated, a file cannot be used, or a setting is wrong; the message names the item.
+    """
+    started = time.monotonic()
+    method = METHODS[config.method]
+    settings = read_settings(config.method, config.settings)
+    runs = [Run.open(path) for path in config.parts if not _is_file(path)]
+    first = runs[0].identity
+    _require_alike(runs)
+    classes, multi_label, split = tuple(first["classes"]), bool(first["multi_label"]), first["split"]
+    if multi_label and not method.multi_label:
+        raise RefusedError(f"--method {config.method} is defined for one label per video; use mean or weighted.")
+    parts = [_open_part(path, classes, split, config.file_scores) for path in config.parts]
+    needed = method.learns or any(part.kind == DECISIONS for part in parts)
+    together = _bring_together(parts, len(classes), multi_label=multi_label, needed=needed)
+    hot = multi_hot(together.test_labels, len(classes))
+    held = multi_hot(together.validation_labels, len(classes))
+    fused = method.fuse(settings, together.test, together.validation, held, multi_label)
+    identity = _identity(config, asdict(settings), method, parts, first)
+    run = Run.create(config.out, identity=identity, environment={"parts": [str(part.path) for part in parts]})
+    for note in fused.notes:
+        run.say(note)
+    run.write_scores(f"{split}-test", ids=np.array(together.test_ids), scores=fused.test, labels=together.test_labels)
+    validation = None
+    if fused.validation is not None:
+        validation = summary(fused.validation, held, multi_label=multi_label)
+        ids, labels = np.array(together.validation_ids), together.validation_labels
+        run.write_scores(f"{split}-validation", ids=ids, scores=fused.validation, labels=labels)
+    listed = max(r.metrics()["evaluations"][f"{split}-test"]["listed"] for r in runs)
+    evaluation = {
+        "run": str(run.path),
+        "split": split,
+        "part": "test",
+        "videos": len(hot),
+        "listed": listed,
+        "missing": listed - len(hot),
+        "protocol": _protocol(config.method, together, split, listed=listed),
+        **measured(fused.test, hot, classes, multi_label=multi_label),
+    }
+    fit = {
+        "run": str(run.path),
+        "head": identity["head"],
+        "streams": identity["stream_names"],
+        "metrics": {"validation": validation},
+        "seconds": time.monotonic() - started,
+        "parts": [str(part.path) for part in parts],
+        "learned": fused.learned | {"temperatures": together.temperatures},
+        "validation_videos": len(held),
+        "notes": list(fused.notes),
+    }
+    run.write_metrics({"fit": fit, "evaluations": {f"{split}-test": evaluation}})
+    return evaluation | {"method": config.method} | {key: fit[key] for key in ("parts", "learned", "seconds")}
+
+
+def _protocol(method: str, together: Together, split: str, *, listed: int) -> str:
+    """Say in one line how the numbers were made."""
+    videos = f"{len(together.test_ids)} of {listed} test videos of split {split}"
+    text = f"{method} of {len(together.test)} parts on {videos}"
+    if METHODS[method].learns:
+        text += f"; weights learned on {len(together.validation_ids)} validation videos of the training list"
+    if any(temperature is not None for temperature in together.temperatures):
+        text += "; decision values become probabilities by a temperature learned on the validation videos"
+    return text
+
+
+def _identity(
+    config: FuseConfig, settings: Mapping[str, Any], method: Method, parts: Sequence[Part], first: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what makes two fusions the same; the keys that fits have too mean the same."""
+    runs = [part.run.identity for part in parts if part.run]
+    return {
+        "head": f"fusion-{config.method}",
+        "preset": "paper",
+        "settings": {"config": dict(settings), "fit": {}},
+        "stream_names": _union(identity["stream_names"] for identity in runs),
+        "streams": {name: stream for identity in runs for name, stream in identity["streams"].items()},
+        "split": first["split"],
+        "seed": first["seed"],
+        "classes": first["classes"],
+        "multi_label": first["multi_label"],
+        "scores": method.gives,
+        "file_scores": config.file_scores,
+        "parts": [part.record() for part in parts],
+    }
+
+
+def _union(lists: Any) -> list[str]:
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix in (".npz", ".csv")
+
+
+def _require_alike(runs: Sequence[Run]) -> None:
+    """Refuse runs that are not of the same task."""
+    first = runs[0]
+    for run in runs[1:]:
+        for key in ("classes", "multi_label", "split"):
+            if different := differences(first.identity[key], run.identity[key], key):
+                raise RefusedError(
+                    f"Runs {first.path} and {run.path} cannot be fused: {different[0]} (first -> second)."
+                )
+
+
+def _open_part(path: Path, classes: tuple[str, ...], split: str, file_scores: str) -> Part:
+    if _is_file(path):
+        table = read_scores(path, classes)
+        kind = PROBABILITIES if file_scores == "probabilities" else LOGITS
+        if kind == PROBABILITIES and not ((table.scores >= 0) & (table.scores <= 1)).all():
+            bad = table.ids[int(np.flatnonzero(((table.scores < 0) | (table.scores > 1)).any(1))[0])]
+            raise UsageError(
+                f"{path}: the scores of video {bad!r} are no probabilities in 0..1; give --file-scores logits."
+            )
+        return Part(path=path, kind=kind, test=table, validation=table, run=None)
+    run = Run.open(path)
+    test, validation = (run.path / f"scores-{split}-{part}.npz" for part in ("test", "validation"))
+    if f"{split}-test" not in run.metrics()["evaluations"]:
+        raise MissingFileError(f"Run {path} has no test scores of split {split!r} yet: run `vidatt evaluate {path}`.")
+    kind = run.identity["scores"] if "parts" in run.identity else HEADS[run.identity["head"]].head.score_kind
+    return Part(
+        path=path,
+        kind=kind,
+        test=read_scores(test, classes),
+        validation=read_scores(validation, classes) if validation.exists() else None,
+        run=run,
+    )
+
+
+def _labels(table: ScoreTable) -> np.ndarray:
+    if table.labels is None or table.labels.ndim != 2 or len(table.labels) != len(table.ids):
+        raise UsageError(f"{table.path} has no labels [n, L]; it is no file of a run.")
+    return table.labels
+
+
+def _bring_together(parts: Sequence[Part], classes: int, *, multi_label: bool, needed: bool) -> Together:
+    """Order the scores of all parts alike, and make them probabilities.
+
+    Parameters
+    ----------
+    needed : whether validation scores must be there
+    """
+    runs = [part for part in parts if part.run]
+    test_ids, test_labels = _agree([part.test for part in runs], "test scores of")
+    validation_ids: tuple[str, ...] = ()
+    validation_labels = np.full((0, test_labels.shape[1]), -1)
+    held = False
+    without = [part for part in runs if part.validation is None]
+    if needed and without:
+        raise RefusedError(
+            f"Run {without[0].path} has no validation scores, on which weights and temperatures are learned; fit it "
+            "with --validation 0.2, or fuse runs and methods that need none."
+        )
+    if not without:
+        tables = [part.validation for part in runs if part.validation]
+        held = needed or all(set(table.ids) == set(tables[0].ids) for table in tables)
+        held = held and (needed or all(set(tables[0].ids) <= set(part.test.ids) for part in parts if not part.run))
+        if held:
+            validation_ids, validation_labels = _agree(tables, "validation scores of")
+    test, validation, temperatures = [], [], []
+    hot = multi_hot(validation_labels, classes)
+    for part in parts:
+        x = part.test.of(test_ids)
+        v = part.validation.of(validation_ids) if held and part.validation else None
+        temperature = None
+        if part.kind == DECISIONS and v is not None:
+            labelled = hot.any(1)
+            temperature = decision_temperature(v[labelled], hot[labelled], multi_label=multi_label)
+        if part.kind != PROBABILITIES:
+            x = to_probabilities(x, temperature or 1.0, multi_label=multi_label)
+            v = None if v is None else to_probabilities(v, temperature or 1.0, multi_label=multi_label)
+        test.append(x)
+        temperatures.append(temperature)
+        if v is not None:
+            validation.append(v)
+    return Together(
+        test=np.stack(test),
+        test_ids=test_ids,
+        test_labels=test_labels,
+        validation=np.stack(validation) if held else None,
+        validation_ids=validation_ids,
+        validation_labels=validation_labels,
+        temperatures=temperatures,
+    )
+
+
+def _agree(tables: Sequence[ScoreTable], what: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the ids and labels of the first table; refuse others with other videos or labels."""
+    first, labels = tables[0], _labels(tables[0])
+    for table in tables[1:]:
+        if odd := sorted(set(first.ids) ^ set(table.ids)):
+            raise RefusedError(
+                f"The {what} {first.path.parent} and {table.path.parent} are of different videos ({len(odd)} are in "
+                f"one only, such as {odd[0]!r}); fit them with the same store, --split, --seed and --validation."
+            )
+        others = _labels(table)[table.rows(first.ids)]
+        if others.shape != labels.shape or (others != labels).any():
+            raise RefusedError(f"The {what} {first.path.parent} and {table.path.parent} come with different labels.")
+    return first.ids, labels

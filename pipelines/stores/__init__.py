@@ -1,0 +1,1 @@
+"""Looking into a store, and its exchange with other programs."""
