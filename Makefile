@@ -29,7 +29,8 @@ tests: $(VENV)/installed-dev
 smoke: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/test_chain.py
 
-# the same with the lowest versions that setup.cfg allows (Python 3.11 or 3.12); all tests: make lowest TESTS=tests
+# the same with the lowest versions that setup.cfg allows, which have wheels for Python 3.11: make lowest VENV=.venv-lowest;
+# all tests: make lowest VENV=.venv-lowest TESTS=tests
 lowest: TESTS ?= tests/test_chain.py
 lowest: $(VENV)/lowest
 	$(BIN)/python -m pytest $(TESTS)
