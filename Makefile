@@ -47,7 +47,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/lowest: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	sed -n '/^install_requires/,/^$$/s/^    \(.*\) >= \(.*\)/\1==\2/p' setup.cfg > $(VENV)/lowest.txt
+	sed -n '/^install_requires/,/^$$/s/^    \(.*\) >= \([^,]*\).*/\1==\2/p' setup.cfg > $(VENV)/lowest.txt
 	$(PIP) --only-binary :all: -r $(VENV)/lowest.txt pytest pytest-timeout pytest-xdist hypothesis
 	$(PIP) --no-deps -e .
 	touch $@
