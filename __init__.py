@@ -4,4 +4,4 @@ Stage one (`vidatt extract`) runs frozen backbones over all videos of a dataset 
 a Zarr store. Stage two (`vidatt fit-head`) trains attention heads directly on the cached cubes.
 """
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__

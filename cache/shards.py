@@ -22,7 +22,7 @@ import zarr
 
 from ..errors import CorruptStoreError
 from .publish import shard_key
-from .stream import DTYPES, Stream
+from .stream_files import DTYPES, StreamFiles
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ShardedArray:
     direct : whether the shards are read directly; else through zarr-python (another codec chain)
     """
 
-    def __init__(self, stream: Stream, name: str) -> None:
+    def __init__(self, stream: StreamFiles, name: str) -> None:
         self.stream, self.name, self.path = stream, name, stream.path / name
         self.dtype, self.row_shape = DTYPES[name], stream.row_shape(name)
         self._chunk_rows, self._shard_rows = stream.store.chunk_rows, stream.store.shard_rows
