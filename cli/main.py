@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from .. import __version__
 from ..errors import UnknownNameError, UsageError
+from ..version import __version__
 from .door import assignments as _assignments
 from .door import common as _common
 from .localisation import detect, locate
