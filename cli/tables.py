@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cache.memory import size_text as size
+
 
 def listing(entries: Mapping[str, str]) -> str:
     """Return `name  what it is` lines, aligned."""
@@ -65,15 +67,6 @@ def doctor_text(report: Mapping[str, Any]) -> str:
         }
     found = [f"missing: {line}" for line in report["missing"]]
     return "\n".join([listing(lines), "", *(found or ["Nothing is missing."])])
-
-
-def size(count: float) -> str:
-    """Return bytes as a short text, powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def duration(seconds: float) -> str:
