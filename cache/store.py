@@ -28,6 +28,7 @@ from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
+from .plan import StorePlan
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
 from .stream import Stream, build_stream
 
@@ -137,6 +138,16 @@ class Store:
         return f"Store({str(self.path)!r}, {len(self.index)} videos, streams {', '.join(self.stream_names) or 'none'})"
 
     @property
+    def layout(self) -> Layout:
+        """Which rows each video has."""
+        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+
+    @cached_property
+    def plan(self) -> StorePlan:
+        """What the planner said of it."""
+        return StorePlan.of(self.attributes)
+
+    @property
     def shard_count(self) -> int:
         """Number of shards, the same for every stream."""
         return -(-self.rows // self.shard_rows)
@@ -149,8 +160,7 @@ class Store:
     @property
     def command(self) -> str:
         """The command that continues the extraction."""
-        dataset = self.attributes.get("dataset")
-        named = f" --dataset {shlex.quote(dataset)}" if isinstance(dataset, str) else ""
+        named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
         return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
 
     @cached_property
