@@ -249,7 +249,7 @@ def backbones() -> tuple[dict[str, Any], str, int]:
             name: _plain(BACKBONES[name]) | {"crop_px": BACKBONES[name].default_crop_px()}
             for name in backbone_names(kind)
         }
-        for kind in KINDS
+        for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
     }
     return {"backbones": found}, backbones_text(found), 0
 

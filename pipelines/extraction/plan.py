@@ -178,7 +178,7 @@ def _as_begun(streams: tuple[StreamConfig, ...], store: Store | None) -> tuple[S
 
 
 def _as_in(recipe: Mapping[str, Any], stream: StreamConfig) -> StreamConfig:
-    if stream.precision == "auto":
+    if stream.precision == "auto" and "precision" in recipe:  # an imported stream may not say
         stream = replace(stream, precision=recipe["precision"])
     if stream.flow_engine == "auto" and "flow" in recipe:
         stream = replace(stream, flow_engine=recipe["flow"]["engine"])
