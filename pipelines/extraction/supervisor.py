@@ -73,7 +73,7 @@ class Supervisor:
         self._workers: list[_Worker] = []
         self._todo: deque[int] = deque()
         self._tries: Counter[int] = Counter()
-        self._first: tuple[_Worker, Ready] | None = None
+        self._first: _Worker | None = None
         self._store: Store | None = None
         self._stop = StopRequest("the shards in work", keep=True)
         self._breaker = Breaker()  # over all workers
@@ -95,7 +95,7 @@ class Supervisor:
             raise VidattError(f"The extraction worker was {worker.child.died_of()} while building its backbones.")
         if not isinstance(message, Ready):
             raise RuntimeError(f"a worker began with {message!r}")
-        self._first = worker, message
+        self._first = worker
         return message
 
     def run(self, store: Store, shards: Sequence[int]) -> None:
@@ -106,7 +106,7 @@ class Supervisor:
             raise RuntimeError("run() before start_first_worker()")
         self._store, self._todo = store, deque(shards)
         workers = min(len(self._devices), len(shards))
-        self._first[0].child.connection.send(store.path)
+        self._first.child.connection.send(store.path)
         for device in self._devices[1:workers]:
             self._start(device)
         videos = sum(len(store.shard_videos(shard)) for shard in shards)
