@@ -11,6 +11,8 @@ import numpy as np
 
 from ..errors import UsageError
 from .index import Index
+from .layout import Layout
+from .plan import StorePlan
 
 
 class StoreRows:
@@ -32,6 +34,16 @@ class StoreRows:
         self.shard_rows: int = attributes["shard_rows"]
 
     @property
+    def layout(self) -> Layout:
+        """Which rows each video has."""
+        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+
+    @cached_property
+    def plan(self) -> StorePlan:
+        """What the planner said of it."""
+        return StorePlan.of(self.attributes)
+
+    @property
     def shard_count(self) -> int:
         """Number of shards, the same for every stream."""
         return -(-self.rows // self.shard_rows)
@@ -44,8 +56,7 @@ class StoreRows:
     @property
     def command(self) -> str:
         """The command that continues the extraction."""
-        dataset = self.attributes.get("dataset")
-        named = f" --dataset {shlex.quote(dataset)}" if isinstance(dataset, str) else ""
+        named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
         return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
 
     @cached_property

@@ -99,8 +99,8 @@ def backbones() -> tuple[dict[str, Any], str, int]:
     Example:
       vidatt backbones
     """
-    from ..extract.backbones.backbone import KINDS
     from ..extract.backbones.registry import BACKBONES, backbone_names
+    from ..extract.kinds import KINDS
     from .catalogue_tables import backbones_text
 
     found = {
@@ -108,7 +108,7 @@ def backbones() -> tuple[dict[str, Any], str, int]:
             name: _plain(BACKBONES[name]) | {"crop_px": BACKBONES[name].default_crop_px()}
             for name in backbone_names(kind)
         }
-        for kind in KINDS
+        for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
     }
     return {"backbones": found}, backbones_text(found), 0
 

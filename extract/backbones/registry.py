@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from ...errors import UnknownNameError, UsageError
-from .backbone import FLOW_CHANNELS, KINDS, Backbone, measure, working_precision
+from ..kinds import KINDS, find_kind
+from ..windows import StreamKind
+from .backbone import Backbone, measure, working_precision
 from .c3d import FC_CROP_PX, LAYERS, build_c3d
 from .hof import Hof
 from .hog import Hog
@@ -26,7 +28,7 @@ class BackboneEntry:
 
     name: str
     summary: str
-    kinds: tuple[str, ...]  # of KINDS that it takes
+    kinds: tuple[str, ...]  # that it takes, and those that are seen as one of them
     layers: Mapping[str, str]  # public layer name -> node of torchvision's feature extraction
     default_layer: str
     network: str | None = None  # whose weights it takes, torchvision's name or c3d; None: a descriptor without any
@@ -168,7 +170,7 @@ def _torchvision_entry(name: str) -> BackboneEntry:
 def build_backbone(
     name: str,
     *,
-    kind: str = "rgb",
+    kind: str | StreamKind = "rgb",
     layer: str | None = None,
     weights: str = "default",
     preprocessing: str | None = None,
@@ -176,7 +178,6 @@ def build_backbone(
     crop_px: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    flow_channels: int = FLOW_CHANNELS,
     flow_bound_px: float = 20.0,
     flow_rescale: bool = False,
 ) -> Backbone:
@@ -185,21 +186,21 @@ def build_backbone(
     Parameters
     ----------
     name : registered name, or torchvision:MODEL:NODE
-    kind : rgb, flow or clip: what a segment is
+    kind : what a segment is, of KINDS
     layer : public layer name, or any node name of torchvision's feature extraction; None = the entry's default
     weights : see `resolve_weights`; descriptors have none and ignore it
     preprocessing : name; None = what belongs to the weights; descriptors ignore it
     crop_px : side of the square input; None = the layer's own
     seed : of random weights
-    flow_channels : two for each flow field
     flow_bound_px : velocity that the extreme levels of quantised flow stand for
-    flow_rescale : scale a first convolution converted from RGB to flow by 3 / flow_channels
+    flow_rescale : scale a first convolution converted from RGB to flow by 3 / channels
 
     Raises
     ------
     UsageError, WeightsError, UnknownNameError
     """
-    entry = backbone_entry(name, kind)
+    kind = find_kind(kind)
+    entry = backbone_entry(name, kind.seen_as)
     device = torch.device(device)
     layer = layer or entry.default_layer
     side = crop_px or entry.default_crop_px(layer)
@@ -213,7 +214,9 @@ def build_backbone(
         recipe |= getattr(net, "settings", {})
     else:
         dtype = working_precision(precision, device)
-        loaded = resolve_weights(weights, network=entry.network, kind=kind, seed=seed, preprocessing=preprocessing)
+        loaded = resolve_weights(
+            weights, network=entry.network, kind=kind.seen_as, seed=seed, preprocessing=preprocessing
+        )
         rules = loaded.preprocessing
         if entry.network == "c3d":
             with torch.random.fork_rng(devices=[]):
@@ -225,15 +228,12 @@ def build_backbone(
         else:
             net, recipe["layer"], recipe["weights"] = build_network(
                 entry.network, title=entry.name, layers=entry.layers, layer=layer, loaded=loaded, seed=seed,
-                flow_channels=flow_channels if kind == "flow" else None, flow_rescale=flow_rescale,
+                flow_channels=kind.channels if kind.displacement else None, flow_rescale=flow_rescale,
             )  # fmt: skip
         recipe["preprocessing"] = rules.to_dict()
-        net.to(dtype=dtype).to(memory_format=torch.channels_last_3d if kind == "clip" else torch.channels_last)
+        net.to(dtype=dtype).to(memory_format=getattr(torch, kind.memory_format))
     recipe["precision"] = str(dtype).removeprefix("torch.")
-    backbone = Backbone(
-        net, rules, dtype, kind=kind, crop_px=side, resize=entry.resize_for(side),
-        channels=flow_channels if kind == "flow" else 3,
-    )  # fmt: skip
+    backbone = Backbone(net, rules, dtype, kind=kind, crop_px=side, resize=entry.resize_for(side))
     backbone.requires_grad_(False).eval().to(device)
     backbone.recipe = recipe
     measure(backbone, device)
