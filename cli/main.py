@@ -60,6 +60,7 @@ def _per_stream(option: str, values: tuple[str, ...], streams: list[str]) -> dic
 @click.option("--preprocessing", multiple=True, metavar="[STREAM=]NAME", help="[what belongs to the weights]")
 @click.option("--resize", multiple=True, metavar="[STREAM=]short:S|WxH|none", help="Before the crop [short:256].")
 @click.option("--crop", multiple=True, metavar="[STREAM=]PIXELS", help="Side of the square input [224].")
+@click.option("--pool", multiple=True, metavar="[STREAM=]K", help="Average each grid down to KxK [as it is].")
 @click.option(
     "--segments", type=click.IntRange(1), metavar="T", help="Segments per video: short for --sampler uniform:T."
 )
@@ -106,10 +107,13 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     if given["segments"] and given["sampler"]:
         raise UsageError("--segments and --sampler both say how many segments; give one of them.")
     chosen = {key: _per_stream(f"--{key}", given[key], names) for key in (
-        "backbone", "layer", "weights", "preprocessing", "resize", "crop")}  # fmt: skip
+        "backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")}  # fmt: skip
     for text in chosen["crop"].values():
         if not text.isdigit() or int(text) < 1:
             raise UsageError(f"--crop {text!r}: write a number of pixels.")
+    for text in chosen["pool"].values():
+        if not text.isdigit() or int(text) < 1:
+            raise UsageError(f"--pool {text!r}: write a number of cells.")
     streams = tuple(
         StreamConfig(
             name=name,
@@ -119,6 +123,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
             preprocessing=chosen["preprocessing"].get(name),
             resize=chosen["resize"].get(name, defaults.resize.get(name)),
             crop_px=int(chosen["crop"][name]) if name in chosen["crop"] else defaults.crop_px.get(name),
+            pool=int(chosen["pool"][name]) if name in chosen["pool"] else None,
             views=given["views"],
             precision=given["precision"],
             seed=given["seed"],
@@ -361,23 +366,18 @@ def heads(name: str | None) -> tuple[dict[str, Any], str, int]:
 @main.command()
 @_common
 def backbones() -> tuple[dict[str, Any], str, int]:
-    """List the backbones with their layers; `torchvision:MODEL:NODE` names any other torchvision model.
+    """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
 
     \b
     Example:
       vidatt backbones
     """
     from ..extract.backbones.backbone import KINDS
+    from ..extract.backbones.entry import describe_entry
     from ..extract.backbones.registry import BACKBONES, backbone_names
     from .tables import backbones_text
 
-    found = {
-        kind: {
-            name: _plain(BACKBONES[name]) | {"crop_px": BACKBONES[name].default_crop_px()}
-            for name in backbone_names(kind)
-        }
-        for kind in KINDS
-    }
+    found = {kind: {name: describe_entry(BACKBONES[name]) for name in backbone_names(kind)} for kind in KINDS}
     return {"backbones": found}, backbones_text(found), 0
 
 
@@ -414,15 +414,16 @@ def weights_list(network: str | None) -> tuple[dict[str, Any], str, int]:
 @click.argument("name")
 @_common
 def weights_fetch(name: str) -> tuple[dict[str, Any], str, int]:
-    """Download one weights file and check its digest.
+    """Download one weights file and check its digest; NAME is one of the list, timm:MODEL or ORG/NAME of the hub.
 
     \b
     Example:
       vidatt weights fetch vgg16-imagenet1k_v1
+      vidatt weights fetch timm:vit_base_patch14_dinov2
     """
-    from ..extract.backbones.weights import fetch
+    from ..extract.backbones.registry import fetch_weights
 
-    path = fetch(name)
+    path = fetch_weights(name)
     return {"name": name, "path": str(path)}, f"{name} is at {path}", 0
 
 

@@ -19,9 +19,10 @@ ROOMS = ("cli", "pipelines", "extract", "heads", "cache")
 ALLOWED = {
     "cli": {"cli", "pipelines", "extract", "heads", "cache", "errors"},
     "pipelines": {"pipelines", "extract", "heads", "cache", "errors"},
-    "extract": {"extract", "errors"},
-    "heads": {"heads", "errors"},
+    "extract": {"extract", "registry", "errors"},
+    "heads": {"heads", "registry", "errors"},
     "cache": {"cache", "errors"},
+    "registry": {"registry", "errors"},
     "errors": {"errors"},
     "__main__": {"cli"},
     "__init__": set(),
