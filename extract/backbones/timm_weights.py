@@ -57,7 +57,7 @@ class HubFile:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        return self.url or f"https://huggingface.co/{self.repository}/resolve/main/{self.file_names[0]}"
+        return self.url or f"{_hub_address()}/{self.repository}/resolve/main/{self.file_names[0]}"
 
     def path(self) -> Path | None:
         """Return the file in `$VIDATT_WEIGHTS`, else in the hub's (an address: torch's) own folder; None if absent."""
@@ -100,15 +100,21 @@ class HubFile:
             return self._url_path
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub.utils import logging
 
+        logging.set_verbosity_error()  # it tells of every attempt
         for file in self.file_names:
             try:
-                return Path(hf_hub_download(self.repository, file, cache_dir=_hub_folder()))
+                return Path(hf_hub_download(self.repository, file, cache_dir=_hub_folder(), endpoint=_hub_address()))
             except LocalEntryNotFoundError:  # the hub's word for no network
                 raise
             except EntryNotFoundError:
                 continue
         raise FileNotFoundError(f"it has none of {', '.join(self.file_names)}")
+
+
+def _hub_address() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def _hub_folder() -> Path | None:
