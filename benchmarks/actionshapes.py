@@ -19,7 +19,7 @@ import torch
 from joblib import Parallel, delayed
 
 from vidatt.cache.store import Store
-from vidatt.cli.main.tables import table
+from vidatt.cli.tables import table
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.streams import StreamConfig
 from vidatt.heads.registry import HEADS, head_names
