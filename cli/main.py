@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .. import __version__
+from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
 from .extraction import extract

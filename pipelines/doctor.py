@@ -13,7 +13,7 @@ from typing import Any
 from joblib import cpu_count
 from packaging.requirements import Requirement
 
-from .. import __version__
+from ..version import __version__
 
 MODULES = {
     "google-crc32c": "google_crc32c",
