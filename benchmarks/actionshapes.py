@@ -19,11 +19,12 @@ import torch
 from joblib import Parallel, delayed
 
 from vidatt.cache.store import Store
-from vidatt.cli.main.tables import table
+from vidatt.cli.tables import table
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.streams import StreamConfig
 from vidatt.heads.registry import HEADS, head_names
-from vidatt.pipelines.extraction.extract import ExtractConfig, extract
+from vidatt.pipelines.extraction.config import ExtractConfig
+from vidatt.pipelines.extraction.extract import extract
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.localisation.truth import Truth
 from vidatt.pipelines.results.evaluate import attention, evaluate

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from vidatt.extract.datasets.video_files import walk_videos
-from vidatt.extract.extractor import Extractor, ShardJob
+from vidatt.extract.extractor import Extractor
 from vidatt.extract.sampling import Sampler
-from vidatt.extract.segments import VideoJob
+from vidatt.extract.segments import ShardJob, VideoJob
 from vidatt.extract.streams import StreamConfig
 
 

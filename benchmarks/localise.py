@@ -23,7 +23,7 @@ from joblib import Parallel, delayed
 sys.path.insert(0, str(Path(__file__).parent))
 from actionshapes import STREAMS, prepare
 
-from vidatt.cli.main.tables import table
+from vidatt.cli.tables import table
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.localisation.detect import DetectConfig, detect
 from vidatt.pipelines.localisation.locate import LocateConfig, locate

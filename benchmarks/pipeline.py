@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from vidatt.extract.extractor import Extractor, ShardJob, StreamSetup
+from vidatt.extract.extractor import Extractor, StreamSetup
 from vidatt.extract.sampling import Sampler
-from vidatt.extract.segments import Message, VideoJob, read_segments
+from vidatt.extract.segments import Message, ShardJob, VideoJob, read_segments
 from vidatt.extract.streams import StreamConfig
 from vidatt.extract.video import VideoReader
 from vidatt.extract.windows import Chunk
@@ -110,7 +110,7 @@ def _parts(setups: list[StreamSetup], jobs: tuple[VideoJob, ...]) -> dict[str, f
 
         def run(stream: StreamSetup = stream, inputs: torch.Tensor = inputs) -> None:
             with torch.inference_mode():
-                for batch in inputs.split(1 if stream.input.kind == "clip" else 8):
+                for batch in inputs.split(max(1, 8 // stream.input.kind.batch_weight)):
                     stream.backbone(batch)
 
         found[f"{stream.recipe['backbone']} ({stream.name})"] = _timed(run)

@@ -155,10 +155,6 @@ class Index:
             raise UsageError(f"The store has no split {name!r}; it has {', '.join(self.splits) or 'none'}.")
         return self.splits[name]
 
-    def intervals(self, position: int) -> np.ndarray:
-        """Return the places of a video's intervals in the `interval_*` arrays, int64."""
-        return np.flatnonzero(self.interval_video == position)
-
     def boxes(self, position: int) -> np.ndarray:
         """Return the places of a video's boxes in the `box_*` arrays, int64."""
         return np.flatnonzero(self.box_video == position)

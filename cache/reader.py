@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .shards import ShardedArray
-from .stream import Stream
+from .stream_files import StreamFiles
 
 
 class Reader:
@@ -23,7 +23,7 @@ class Reader:
         From every read, if a file is not what its marker says; the file is named.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: StreamFiles) -> None:
         self.stream = stream
         self._offset, self._length = stream.store.index.offset, stream.store.index.length
         self._cubes = ShardedArray(stream, "cubes")

@@ -21,8 +21,8 @@ import numpy as np
 import zarr
 
 from ..errors import CorruptStoreError
-from .publish import shard_key
-from .stream import DTYPES, Stream
+from .publish import marker_path, shard_key
+from .stream_files import DTYPES, StreamFiles
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class ShardedArray:
     direct : whether the shards are read directly; else through zarr-python (another codec chain)
     """
 
-    def __init__(self, stream: Stream, name: str) -> None:
+    def __init__(self, stream: StreamFiles, name: str) -> None:
         self.stream, self.name, self.path = stream, name, stream.path / name
         self.dtype, self.row_shape = DTYPES[name], stream.row_shape(name)
         self._chunk_rows, self._shard_rows = stream.store.chunk_rows, stream.store.shard_rows
@@ -153,9 +153,7 @@ class ShardedArray:
         for i in range(count):
             if not shard.verified[chunk + i]:
                 if google_crc32c.value(payloads[i]) != int(sums[i].view("<u4")[0]):
-                    raise CorruptStoreError(
-                        f"Chunk {chunk + i} of {self._key(number)} fails its crc32c; see `vidatt verify`."
-                    )
+                    raise self._damage(number, f"Chunk {chunk + i} of {self._key(number)} fails its crc32c")
                 shard.verified[chunk + i] = 1
 
     def _pread(self, number: int, shard: _Shard, buffers: list[np.ndarray], offset: int) -> None:
@@ -169,7 +167,7 @@ class ShardedArray:
             while filled < buffer.nbytes:
                 got = os.preadv(file, [buffer[filled:].data], offset + filled)
                 if not got:
-                    raise CorruptStoreError(f"{self._key(number)} ended early while being read; see `vidatt verify`.")
+                    raise self._damage(number, f"{self._key(number)} ended early while being read")
                 filled += got
             offset += filled
 
@@ -182,15 +180,11 @@ class ShardedArray:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise CorruptStoreError(
-                f"{path} is missing though its shard is marked done; see `vidatt verify`."
-            ) from None
+            raise self._damage(number, f"{path} is missing though its shard is marked done") from None
         size = os.fstat(file).st_size
         if size != shard.size:
             os.close(file)
-            raise CorruptStoreError(
-                f"{path} has {size} bytes, its commit marker says {shard.size}; see `vidatt verify`."
-            )
+            raise self._damage(number, f"{path} has {size} bytes, its commit marker says {shard.size}")
         while len(self._files) >= OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
         self._files[number] = file
@@ -215,17 +209,27 @@ class ShardedArray:
         footer = np.empty(chunks * 16 + _CRC, np.uint8)
         start = shard.size - footer.size
         if start < 0:
-            raise CorruptStoreError(f"{path} is too short for its shard index; see `vidatt verify`.")
+            raise self._damage(number, f"{path} is too short for its shard index")
         self._pread(number, shard, [footer], start)
         if google_crc32c.value(footer[:-_CRC]) != int(footer[-_CRC:].view("<u4")[0]):
-            raise CorruptStoreError(f"The shard index of {path} fails its crc32c; see `vidatt verify`.")
+            raise self._damage(number, f"The shard index of {path} fails its crc32c")
         entries = footer[:-_CRC].view("<u8").reshape(chunks, 2)
         absent = (entries == _ABSENT).all(axis=1)
         stored = np.uint64(self._chunk_bytes + _CRC)
         good = (entries[:, 1] == stored) & (entries[:, 0] <= np.uint64(max(0, start - int(stored))))
         if not (absent | good).all():
-            raise CorruptStoreError(f"The shard index of {path} points outside the file; see `vidatt verify`.")
+            raise self._damage(number, f"The shard index of {path} points outside the file")
         return np.where(absent, -1, entries[:, 0].astype(np.int64)).tolist()
+
+    def _damage(self, number: int, what: str) -> CorruptStoreError:
+        """Return the error that says what is wrong with a shard, and how it is made again."""
+        if "imported" in self.stream.recipe:
+            return CorruptStoreError(f"{what}; import it again into a new store with `vidatt cache import`.")
+        marker = marker_path(self.stream.path, number)
+        return CorruptStoreError(
+            f"{what}; delete {marker} and repeat the `{self.stream.store.command} ...` of this store: it makes the "
+            "shard again."
+        )
 
     def _key(self, number: int) -> str:
         return str(self.stream.path / shard_key(self.name, 1 + len(self.row_shape), number))

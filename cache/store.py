@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
+from .rows import StoreRows
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
 from .stream import Stream, build_stream
 
@@ -38,23 +37,13 @@ _FIRST = ("rgb", "flow", "clip")
 _INDEX = "index"
 
 
-class Store:
-    """The cache of one dataset; from `Store.create` or `Store.open`.
+class Store(StoreRows):
+    """The cache of one dataset; from `Store.create` or `Store.open`. `store["rgb"]` is one of its streams.
 
     Attributes
     ----------
-    path : its folder
-    attributes : schema, digests, row layout, and what the planner gave
-    index : the videos, in store order
-    views, rows, chunk_rows, shard_rows : the layout; rows of a video are view-major, then by segment
+    path, attributes, index, views, rows, chunk_rows, shard_rows : see `StoreRows`
     """
-
-    def __init__(self, path: Path, attributes: dict[str, Any], index: Index) -> None:
-        self.path, self.attributes, self.index = path, attributes, index
-        self.views: int = attributes["views"]
-        self.rows: int = attributes["rows"]
-        self.chunk_rows: int = attributes["chunk_rows"]
-        self.shard_rows: int = attributes["shard_rows"]
 
     @classmethod
     def create(
@@ -137,42 +126,6 @@ class Store:
         return f"Store({str(self.path)!r}, {len(self.index)} videos, streams {', '.join(self.stream_names) or 'none'})"
 
     @property
-    def shard_count(self) -> int:
-        """Number of shards, the same for every stream."""
-        return -(-self.rows // self.shard_rows)
-
-    @property
-    def equal_lengths(self) -> bool:
-        """Whether all videos have the same number of segments (a trimmed set)."""
-        return bool((self.index.length == self.index.length[0]).all())
-
-    @property
-    def command(self) -> str:
-        """The command that continues the extraction."""
-        dataset = self.attributes.get("dataset")
-        named = f" --dataset {shlex.quote(dataset)}" if isinstance(dataset, str) else ""
-        return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
-
-    @cached_property
-    def _first_shards(self) -> np.ndarray:
-        return self.index.offset // self.shard_rows  # ascending
-
-    def shard_videos(self, shard: int) -> range:
-        """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
-        self._check_shard(shard)
-        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
-        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
-
-    def shard_row_range(self, shard: int) -> tuple[int, int]:
-        """Return the rows [start, stop) of a shard."""
-        self._check_shard(shard)
-        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
-
-    def _check_shard(self, shard: int) -> None:
-        if not 0 <= shard < self.shard_count:
-            raise UsageError(f"The store {self.path} has shards 0..{self.shard_count - 1}, not {shard}.")
-
-    @property
     def stream_names(self) -> list[str]:
         """The streams there are: rgb, flow, clip, then others by name."""
         names = {path.parent.name for path in self.path.glob("[!.]*/zarr.json")} - {_INDEX}
@@ -190,6 +143,14 @@ class Store:
         if name not in names:
             raise UsageError(f"The store {self.path} has no stream {name!r}; it has {', '.join(names) or 'none yet'}.")
         return Stream(self, name)
+
+    def __getitem__(self, name: str) -> Stream:
+        """Open a stream; see `stream`."""
+        return self.stream(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """Name the streams there are."""
+        return iter(self.stream_names)
 
     def add_stream(self, name: str, *, cube_shape: Sequence[int], recipe: Mapping[str, Any]) -> Stream:
         """Make a stream, or open the equal one that is there: other processes may be making it at this moment.

@@ -2,93 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from .. import __version__
-from ..errors import CorruptStoreError, ShardMissingError, UsageError
-from .fingerprint import fingerprint
+from ..errors import UsageError
+from ..version import __version__
 from .ledger import VideoOutcome
-from .publish import ARRAYS, DONE, marker_path, publish_shard, read_marker
+from .publish import ARRAYS, DONE, publish_shard
+from .reader import Reader
+from .rows import StoreRows
+from .stream_files import DTYPES, StreamFiles
+from .video_cubes import VideoCubes
 
-if TYPE_CHECKING:
-    from .reader import Reader
-    from .store import Store
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    "cubes": np.dtype("float16"),
-    "frames": np.dtype("int32"),
-    "seconds": np.dtype("float64"),
-}
 _FILL = {"cubes": 0.0, "frames": -1, "seconds": 0.0}  # frames of -1 = padding, also for plain Zarr readers
 
 
-class Stream:
+class Stream(StreamFiles):
     """One modality in a store; from `Store.stream` or `Store.add_stream`.
+
+    `stream["a/b.mp4"]` and `stream[7]` read a video by its id or its position, for one thread at a time.
 
     Attributes
     ----------
-    store, name, path : where it is
-    cube_shape : (K, K, D)
-    recipe : the frozen configuration it was made with
-    fingerprint : SHA-256 of the recipe
-    attributes : all attributes of the Zarr group
+    store, name, path, cube_shape, recipe, fingerprint, attributes : see `StreamFiles`
     """
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name, self.path = store, name, store.path / name
-        try:
-            self.attributes: dict[str, Any] = json.loads((self.path / "zarr.json").read_bytes())["attributes"]
-            cubes = json.loads((self.path / "cubes" / "zarr.json").read_bytes())
-            self.recipe: dict[str, Any] = self.attributes["recipe"]
-            self.fingerprint: str = self.attributes["fingerprint"]
-            K, K_, D = cubes["shape"][1:]
-            self.cube_shape: tuple[int, int, int] = (K, K_, D)
-        except (ValueError, LookupError, TypeError, OSError) as error:
-            raise CorruptStoreError(
-                f"The stream {self.path} cannot be read ({error}); restore its zarr.json."
-            ) from error
-        if fingerprint(self.recipe) != self.fingerprint:
-            raise CorruptStoreError(f"The recipe in {self.path}/zarr.json does not match its fingerprint; restore it.")
-
-    def __repr__(self) -> str:
-        return f"Stream({self.name!r}, cubes {self.cube_shape}, {self.store.rows} rows, {self.fingerprint[:12]})"
-
-    def row_shape(self, array: str) -> tuple[int, ...]:
-        """Return the shape of one row of `cubes`, `frames` or `seconds`."""
-        return {"cubes": self.cube_shape, "frames": (3,), "seconds": ()}[array]
-
-    def is_done(self, shard: int) -> bool:
-        """Whether the shard has its commit marker, that is, exists."""
-        return marker_path(self.path, shard).exists()
-
-    def missing_shards(self) -> list[int]:
-        """List the shards without a commit marker, ascending."""
-        names = set(os.listdir(self.path / DONE))
-        return [shard for shard in range(self.store.shard_count) if f"{shard}.json" not in names]
-
-    def marker(self, shard: int) -> dict[str, Any]:
-        """Return the commit marker: `shard, rows, files: {key: {bytes, sha256}}, videos, job, versions`.
-
-        Raises
-        ------
-        ShardMissingError
-            If the shard is not done.
-        """
-        try:
-            return read_marker(marker_path(self.path, shard))
-        except FileNotFoundError:
-            raise ShardMissingError(
-                f"Shard {shard} of stream {self.name!r} in {self.store.path} was never extracted; "
-                f"run `{self.store.command}`."
-            ) from None
 
     def publish(
         self,
@@ -159,37 +104,55 @@ class Stream:
         if real.any():
             raise UsageError(f"Shard {shard} of stream {self.name!r} has frames in rows that belong to no video.")
 
-    def outcomes(self) -> list[VideoOutcome]:
-        """Return the outcomes of all videos in finished shards, in store order, each video once."""
-        missing = set(self.missing_shards())
-        found: dict[str, VideoOutcome] = {}
-        for shard in range(self.store.shard_count):
-            if shard not in missing:
-                for values in self.marker(shard)["videos"]:
-                    outcome = VideoOutcome.from_dict(values)
-                    found.setdefault(outcome.id, outcome)  # a long video stands in several shards
-        return list(found.values())
+    def reader(self) -> Reader:
+        """Return a new reader of this stream, for one thread."""
+        return Reader(self)
 
-    def outcome(self, position: int) -> VideoOutcome:
-        """Return the outcome of one video.
+    @cached_property
+    def _reader(self) -> Reader:
+        return self.reader()
+
+    def __len__(self) -> int:
+        """Return the number of videos of the store, those without cubes included."""
+        return len(self.store.index)
+
+    def __iter__(self) -> Iterator[VideoCubes]:
+        """Read the videos in store order."""
+        return (self.video(position) for position in range(len(self)))
+
+    def __getitem__(self, video: str | int) -> VideoCubes:
+        """Read the first view of a video; see `video`."""
+        return self.video(video)
+
+    def video(self, video: str | int, *, view: int = 0) -> VideoCubes:
+        """Read a video with its times, for one thread at a time.
+
+        Parameters
+        ----------
+        video : its id, or its position in the store
+        view : which crop of the same segments
 
         Raises
         ------
+        UsageError
+            If there is no such video or view.
         ShardMissingError
-            If its shard is not done.
+            If it was never extracted; a video whose extraction failed has no valid segment.
+        CorruptStoreError
+            If a file is not what its marker says; the message names it and says how to mend it.
         """
-        shard = int(self.store.index.offset[position]) // self.store.shard_rows
-        videos = self.store.shard_videos(shard)
-        return VideoOutcome.from_dict(self.marker(shard)["videos"][position - videos.start])
+        position = self.store.index.position(video) if isinstance(video, str) else operator.index(video)
+        frames = self._reader.frames(position, view)
+        return VideoCubes(
+            id=str(self.store.index.ids[position]),
+            cubes=self._reader.read_video(position, view=view),
+            frames=frames,
+            seconds=self._reader.seconds(position, view),
+            valid=frames[:, 0] >= 0,
+        )
 
-    def reader(self) -> Reader:
-        """Return a new reader of this stream, for one thread."""
-        from .reader import Reader
 
-        return Reader(self)
-
-
-def build_stream(path: Path, store: Store, cube_shape: tuple[int, int, int], attributes: Mapping[str, Any]) -> None:
+def build_stream(path: Path, store: StoreRows, cube_shape: tuple[int, int, int], attributes: Mapping[str, Any]) -> None:
     """Write the empty Zarr group of a stream at `path`, outside the store."""
     group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
     for name, tail in zip(ARRAYS, (cube_shape, (3,), ()), strict=True):

@@ -35,7 +35,7 @@ def evaluate(
       vidatt evaluate runs/stan-1 runs/stan-2 runs/stan-3 --protocol official
       vidatt evaluate i3d.npz --store kinetics.zarr
     """
-    from .tables import evaluation_text
+    from .results_tables import evaluation_text
 
     if protocol not in (None, "official"):
         raise UsageError(f"--protocol {protocol!r}: the only one is official.")
@@ -95,7 +95,7 @@ def evaluate_detections(
       vidatt evaluate-detections result.json --truth activity_net.v1-3.min.json --rule activitynet
     """
     from ..pipelines.localisation.submission import evaluate_detections as measure
-    from .tables import detection_text
+    from .results_tables import detection_text
 
     ids = tuple(id.strip() for id in (exclude or "").split(",") if id.strip())
     measured = measure(result, truth=truth, rule=rule, exclude=ids, subset=subset)
@@ -115,7 +115,7 @@ def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[dict[
       vidatt compare runs/stan runs/mean
     """
     from ..pipelines.results.compare import compare as side_by_side
-    from .tables import compare_text
+    from .results_tables import compare_text
 
     result = side_by_side(runs, split=split, part=part)
     return result, compare_text(result), 0
@@ -140,7 +140,7 @@ def fuse(
     """
     from ..pipelines.results.fusion import FuseConfig
     from ..pipelines.results.fusion import fuse as run
-    from .tables import evaluation_text
+    from .results_tables import evaluation_text
 
     assigned = assignments("--set", settings)
     result = run(FuseConfig(parts=parts, method=method, settings=assigned, file_scores=file_scores, out=out))

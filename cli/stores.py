@@ -27,7 +27,7 @@ def cache_info(store: Path) -> tuple[dict[str, Any], str, int]:
       vidatt cache info cache-store/ucf101.zarr
     """
     from ..pipelines.stores.info import store_info
-    from .tables import info_text
+    from .stores_tables import info_text
 
     result = store_info(store)
     return result, info_text(result), 0
@@ -50,7 +50,7 @@ def cache_export(
       vidatt cache export ucf101.zarr ucf101.h5 --format hdf5
     """
     from ..pipelines.stores.exchange import export_store
-    from .tables import export_text
+    from .stores_tables import export_text
 
     result = export_store(store, out, form=form, streams=_names(streams), compression=compression)
     return result, export_text(result), 1 if result["missing"] else 0
@@ -94,7 +94,7 @@ def cache_import(
     """
     from ..cache.interchange.foreign import TimeMap
     from ..pipelines.stores.exchange import ROLES, ImportConfig, import_store
-    from .tables import import_text
+    from .stores_tables import import_text
 
     pairs = [text.partition("=") for text in sources]
     config = ImportConfig(

@@ -15,9 +15,9 @@ from ..errors import VidattError
 from .backbones.registry import Backbone
 from .decoder import Decoder, DecoderSettings
 from .flow.engines import tvl1
-from .segments import VideoEnd, VideoJob, VideoStart
+from .segments import ShardJob, VideoEnd, VideoStart
 from .video import VideoReport
-from .windows import CHILD_ENGINES, Chunk, FlowCollector, GrayChunk, StreamInput
+from .windows import Chunk, FlowCollector, GrayChunk, StreamInput
 
 BATCHES_AHEAD = 3
 
@@ -34,16 +34,6 @@ class StreamSetup:
     def name(self) -> str:
         """Name of the stream."""
         return self.input.name
-
-
-@dataclass(frozen=True, eq=False)
-class ShardJob:
-    """The videos of one shard with the rows that the plan gave them."""
-
-    shard: int
-    rows: int  # of the shard, padding between videos included
-    videos: tuple[VideoJob, ...]
-    first_rows: tuple[int, ...]  # of each video, from the shard's first row; negative where it began in an earlier one
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +59,7 @@ class ShardArrays:
 class _Batch:
     stream: int
     rows: np.ndarray  # (b,) rows within the shard
-    inputs: np.ndarray  # (b, S, S, 3), (b, S, S, 20) or (b, 16, S, S, 3) uint8
+    inputs: np.ndarray  # (b, *kind.input_shape) uint8
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +79,8 @@ class Extractor:
     Parameters
     ----------
     streams : what to make of each video
-    batch_segments : inputs per pass through a backbone, a sixteenth of that of clips; batches cross video borders but
-        never a shard's, so that a shard's bytes do not depend on its neighbours
+    batch_segments : inputs per pass through a backbone, fewer by a kind's `batch_weight`; batches cross video borders
+        but never a shard's, so that a shard's bytes do not depend on its neighbours
     decoders : decoding children
     """
 
@@ -121,10 +111,6 @@ class Extractor:
         self._stop.set()
         for decoder in self._decoders:
             decoder.close()
-
-    def decoder_pids(self) -> list[int]:
-        """Process ids of the running decoders."""
-        return [decoder.pid for decoder in self._decoders if decoder.pid is not None]
 
     def run(
         self, jobs: Iterable[ShardJob], *, progress: Callable[[VideoReport], None] = lambda report: None
@@ -205,8 +191,9 @@ class Extractor:
                 rows = (row + job.videos[video].segments * np.arange(V)[:, None] + np.arange(T)).ravel()
                 here = (rows >= 0) & (rows < job.rows)
                 first = np.tile(end.first_frames, V)[here]
-                centre = np.minimum(first + stream.input.window_frames // 2, end.last_frame)
-                stop = np.minimum(first + stream.input.window_frames, end.last_frame + 1)
+                window = stream.input.kind.window_frames
+                centre = np.minimum(first + window // 2, end.last_frame)
+                stop = np.minimum(first + window, end.last_frame + 1)
                 frames[rows[here]] = np.stack([first, centre, stop], axis=1)
                 seconds[rows[here]] = end.seconds[centre]
             values[frames[:, 0] < 0] = 0  # a first pass that was void may have written there
@@ -249,7 +236,9 @@ class Extractor:
                 if isinstance(message, VideoStart):
                     for batch in pending.values():
                         batch.drop_from(first_row)
-                    flows = {s.name: self._flow_of(s.input, message, take) for s in self.streams if _computes_flow(s)}
+                    flows = {
+                        s.name: self._flow_of(s.input, message, take) for s in self.streams if s.input.flow_in_worker
+                    }
                 elif isinstance(message, Chunk):
                     take(message)
                 elif isinstance(message, GrayChunk):
@@ -265,8 +254,7 @@ class Extractor:
             batch.flush()
 
     def _batch_size(self, stream: StreamSetup) -> int:
-        # a clip's activations are those of 16 frames: 16 clips of C3D at 224 pixels would take 4 GB
-        return max(1, self.batch_segments // 16) if stream.input.kind == "clip" else self.batch_segments
+        return max(1, self.batch_segments // stream.input.kind.batch_weight)
 
     def _flow_of(self, stream: StreamInput, start: VideoStart, emit: Callable[[Chunk], None]) -> FlowCollector:
         """Return what computes one video's flow here, on this worker's device."""
@@ -276,10 +264,6 @@ class Extractor:
             return tvl1(*pair, preset=stream.flow.preset, engine=stream.flow.engine).cpu().numpy()
 
         return FlowCollector(stream, start.first_frames, start.span, (stream.seed, *start.key), emit, compute)
-
-
-def _computes_flow(stream: StreamSetup) -> bool:
-    return stream.input.kind == "flow" and stream.input.flow.engine not in CHILD_ENGINES
 
 
 class _Pending:

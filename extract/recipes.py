@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, UsageError
+from .kinds import find_kind
+from .streams import StreamConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +71,40 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)
     return RECIPES[name]
+
+
+def recipe_streams(
+    recipe: str, names: Sequence[str] | None = None, *, choices: Mapping[str, Mapping[str, Any]] | None = None,
+    **common: Any,
+) -> tuple[StreamConfig, ...]:  # fmt: skip
+    """Make the configurations of streams by a recipe; a stream that it has not is made as `stan` makes it.
+
+    Parameters
+    ----------
+    names : streams; None = those of the recipe
+    choices : of a stream, fields of `StreamConfig` that go before the recipe's; None = the recipe's
+    common : fields of `StreamConfig` for all streams
+
+    Raises
+    ------
+    UnknownNameError
+        For an unknown recipe or stream.
+    UsageError
+        If neither a choice nor a recipe names a stream's backbone, or a side of a crop is not positive.
+    """
+    wanted = find_recipe(recipe)
+    configs = []
+    for name in wanted.backbones if names is None else names:
+        find_kind(name)
+        defaults = wanted if name in wanted.backbones else find_recipe("stan")
+        chosen = {key: value for key, value in (choices or {}).get(name, {}).items() if value is not None}
+        fields = {
+            "backbone": defaults.backbones.get(name),
+            "layer": defaults.layers.get(name),
+            "resize": defaults.resize.get(name),
+            "crop_px": defaults.crop_px.get(name),
+        }
+        if (chosen.get("backbone") or fields["backbone"]) is None:
+            raise UsageError(f"Recipe {recipe!r} has no stream {name!r}; name its backbone: --backbone {name}=NAME.")
+        configs.append(StreamConfig(name=name, **{**fields, **common, **chosen}))
+    return tuple(configs)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import UsageError
 from .sampling import Sampler
 from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, expected_frames, presentation_seconds
-from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput, collector
+from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput
 
 ALIVE_SECONDS = 1.0
 
@@ -30,6 +30,16 @@ class VideoJob:
     segments: int  # rows that the plan gave to this video; segments beyond are not read
     start_seconds: float | None = None  # only this stretch of the file
     stop_seconds: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ShardJob:
+    """The videos of one shard with the rows that the plan gave them."""
+
+    shard: int
+    rows: int  # of the shard, padding between videos included
+    videos: tuple[VideoJob, ...]
+    first_rows: tuple[int, ...]  # of each video, from the shard's first row; negative where it began in an earlier one
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +157,7 @@ def _collectors(
         return ()
     key = (zlib.crc32(job.id.encode()),)
     emit(VideoStart(firsts, span, key))
-    return tuple(collector(stream, firsts, span, key, emit) for stream in streams)
+    return tuple(s.kind.collect(s, firsts, span, (s.seed, *key), emit) for s in streams)
 
 
 def _stretch(known: _Pass, fps: float, job: VideoJob) -> tuple[int, int]:

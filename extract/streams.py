@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnknownNameError
 from .flow.preset import find_preset
-from .views import Geometry, Views
-from .windows import FIELDS, WINDOWS, FlowSettings, StreamInput
+from .kinds import find_kind
+from .views import CENTER, Geometry, Views
+from .windows import FlowSettings, StreamInput, StreamKind
 
 if TYPE_CHECKING:  # the supervisor of an extraction carries configurations about and is spared importing torch
     import torch
@@ -23,10 +23,10 @@ class StreamConfig:
     Raises
     ------
     UnknownNameError
-        For an unknown stream, flow preset, or views; `setup` checks the rest.
+        For an unknown stream or flow preset; `setup` checks the rest.
     """
 
-    name: str  # rgb, flow or clip
+    name: str  # of KINDS
     backbone: str
     layer: str | None = None
     weights: str = "default"
@@ -34,27 +34,24 @@ class StreamConfig:
     resize: str | None = None
     crop_px: int | None = None
     pool: int | None = None  # side to which the backbone's grid is averaged
-    views: str = "center"
     precision: str = "auto"
-    seed: int = 0
     flow_preset: str = "tsn"
     flow_engine: str = "auto"
     flow_bound: float = 20.0
     flow_rescale: bool = False  # cross-modality conv1 times 3 / 20
+    kind: StreamKind = field(init=False, repr=False)  # travels along: a worker's registry may not know it
 
     def __post_init__(self) -> None:
-        if self.name not in WINDOWS:
-            raise UnknownNameError("stream", self.name, WINDOWS)
-        Views.parse(self.views)
+        object.__setattr__(self, "kind", find_kind(self.name))
         find_preset(self.flow_preset)
 
-    @property
-    def window_frames(self) -> int:
-        """Frames of one segment."""
-        return WINDOWS[self.name]
-
-    def setup(self, device: torch.device | str) -> StreamSetup:
+    def setup(self, device: torch.device | str, *, views: Views = CENTER, seed: int = 0) -> StreamSetup:
         """Build the backbone and write the recipe.
+
+        Parameters
+        ----------
+        views : of the extraction, the same for all its streams
+        seed : of random weights and random views
 
         Raises
         ------
@@ -64,15 +61,16 @@ class StreamConfig:
         from .extractor import StreamSetup
         from .flow.engines import choose_engine
 
+        kind = self.kind
         backbone = build_backbone(
             self.backbone,
-            kind=self.name,
+            kind=kind,
             layer=self.layer,
             weights=self.weights,
             preprocessing=self.preprocessing,
             precision=self.precision,
             crop_px=self.crop_px,
-            seed=self.seed,
+            seed=seed,
             device=device,
             flow_rescale=self.flow_rescale,
             flow_bound_px=self.flow_bound,
@@ -82,33 +80,26 @@ class StreamConfig:
         flow = FlowSettings()
         recipe: dict[str, Any] = {
             "stream": self.name,
-            "window_frames": self.window_frames,
+            "window_frames": kind.window_frames,
             "decoder": "pyav, sequential, upright",
             "resize": geometry.resize,
             "interpolation": "bilinear, area below half",
             "crop_px": geometry.crop_px,
-            "views": self.views,
+            "views": str(views),
             **backbone.recipe,
             "dtype": "float16",
         }
-        if self.name == "flow":
+        if kind.flow_fields:
             engine = choose_engine(self.flow_engine, device)
             flow = FlowSettings(preset=self.flow_preset, engine=engine, bound=self.flow_bound)
             recipe["flow"] = {
                 "algorithm": "tvl1",
                 **asdict(flow),
-                "fields": FIELDS,
+                "fields": kind.flow_fields,
                 "order": "x0 y0 x1 y1 ...",
                 "levels": "round(255 (clip(v) + bound) / (2 bound))",
             }
-        if self.views.startswith("train"):
-            recipe["view_seed"] = self.seed
-        stream = StreamInput(
-            name=self.name,
-            kind=self.name,
-            geometry=geometry,
-            views=Views.parse(self.views),
-            flow=flow,
-            seed=self.seed,
-        )
+        if views.random:
+            recipe["view_seed"] = seed
+        stream = StreamInput(name=self.name, kind=kind, geometry=geometry, views=views, flow=flow, seed=seed)
         return StreamSetup(stream, backbone, recipe)

@@ -75,12 +75,6 @@ class Geometry:
         """Return (left, top) of the centred crop of a picture of that size, pixels."""
         return (width - self.crop_px) // 2, (height - self.crop_px) // 2
 
-    def apply(self, frame: np.ndarray) -> np.ndarray:
-        """Resize and crop one frame at its centre: (H, W, ...) uint8 -> (crop_px, crop_px, ...) uint8, contiguous."""
-        frame = self.resized(frame)
-        left, top = self.center(frame.shape[1], frame.shape[0])
-        return np.ascontiguousarray(frame[top : top + self.crop_px, left : left + self.crop_px])
-
     def region(self, width_px: int, height_px: int) -> tuple[float, float, float, float]:
         """Return the centred crop as (x1, y1, x2, y2) in fractions of the upright frame, each in 0..1."""
         width, height = self.target_px(width_px, height_px)
@@ -130,6 +124,11 @@ class Views:
             return cls(rule="train", count=int(number))
         raise UsageError(f"Unknown views {text!r}; write center, 10crop or train:K with K >= 1.")
 
+    @property
+    def random(self) -> bool:
+        """Whether the crops are drawn from a seed."""
+        return self.rule == "train"
+
     def __str__(self) -> str:
         return f"train:{self.count}" if self.rule == "train" else self.rule
 
@@ -172,6 +171,10 @@ class Views:
             places = [(0, 0), (W - S, 0), (0, H - S), (W - S, H - S), (left, top)]
             return [_Crop(x, y, S, S, mirrored) for mirrored in (False, True) for x, y in places]
         return [_random_crop(W, H, np.random.default_rng([*key, view])) for view in range(self.count)]
+
+
+CENTER = Views(rule="center", count=1)
+"""One view, which shows the centre."""
 
 
 def _random_crop(W: int, H: int, random: np.random.Generator) -> _Crop:

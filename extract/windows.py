@@ -1,4 +1,4 @@
-"""Frames in, inputs of segments out: one collector per stream, holding no more than its window."""
+"""Frames in, inputs of segments out: what a kind of stream is, and collectors that hold no more than their window."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from ..errors import UsageError
 from .flow.levels import quantise
 from .flow.preset import find_preset
 from .views import Geometry, Views
 
 CHUNK_BYTES = 4 << 20
 """Inputs are handed on in pieces of about this size, so that memory follows the window and not the video."""
-FIELDS = 10
-"""Flow fields of a segment: TSN's script takes 5, the two-stream papers and STAN 10."""
-WINDOWS = {"rgb": 1, "flow": FIELDS + 1, "clip": 16}
-"""Frames that a segment of each kind spans."""
 CHILD_ENGINES = ("numba", "opencv")
 """TV-L1 engines that run where frames are decoded; the others run in the worker, on its device."""
 
@@ -35,20 +32,65 @@ class FlowSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StreamKind:
+    """What a segment of a stream is, and how it becomes a backbone's input; `kinds.KINDS` lists them.
+
+    It travels to the decoding children: its functions must be found by name in a module that can be imported there.
+
+    Raises
+    ------
+    UsageError
+        If a number is below 1, or the flow fields are not those of the window.
+    """
+
+    name: str  # of its stream too
+    window_frames: int  # frames that a segment spans
+    channels: int  # of the input, S = side of the crop: (S, S, channels)
+    input_frames: int | None = None  # time steps of the input, (input_frames, S, S, channels); None = without time
+    collect: CollectorFactory  # called in the decoding child, once a video
+    assemble: Callable[[np.ndarray], np.ndarray]  # all views of a segment (V, pictures, S, S, C) -> (V, *input)
+    seen_as: str  # rgb, flow or clip: backbones of that kind take it
+    flow_fields: int = 0  # TV-L1 fields that are computed for it
+    displacement: bool = False  # its values are quantised displacements, whose x turns its sign in a mirror
+    batch_weight: int = 1  # inputs that one of it stands for in a batch
+    shard_videos: int = 64  # most videos in a shard, unless told otherwise: fewer where extraction is slow
+
+    def __post_init__(self) -> None:
+        for name in ("window_frames", "channels", "batch_weight", "shard_videos"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"Kind of stream {self.name!r}: {name} is {getattr(self, name)}, must be 1 or more.")
+        if self.flow_fields and self.window_frames != self.flow_fields + 1:
+            raise UsageError(
+                f"Kind of stream {self.name!r}: {self.flow_fields} flow fields lie between {self.flow_fields + 1} "
+                f"frames, not in a window of {self.window_frames}."
+            )
+
+    @property
+    def memory_format(self) -> str:
+        """Name of PyTorch's layout in memory for its inputs."""
+        return "channels_last" if self.input_frames is None else "channels_last_3d"
+
+    def input_shape(self, crop_px: int) -> tuple[int, ...]:
+        """Return the shape of one segment's input: (S, S, channels), or (frames, S, S, channels)."""
+        time = () if self.input_frames is None else (self.input_frames,)
+        return *time, crop_px, crop_px, self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamInput:
     """What one stream takes of a segment."""
 
     name: str
-    kind: str  # rgb: a frame; flow: 10 TV-L1 fields; clip: 16 frames
+    kind: StreamKind
     geometry: Geometry
     views: Views
     flow: FlowSettings = FlowSettings()
     seed: int = 0  # of random views
 
     @property
-    def window_frames(self) -> int:
-        """Frames that a segment spans."""
-        return WINDOWS[self.kind]
+    def flow_in_worker(self) -> bool:
+        """Whether flow is computed by the worker, on its device, and not where frames are decoded."""
+        return self.kind.flow_fields > 0 and self.flow.engine not in CHILD_ENGINES
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +99,7 @@ class Chunk:
 
     stream: str
     segments: np.ndarray  # (n,) int64
-    inputs: np.ndarray  # uint8: rgb (n, V, S, S, 3), flow (n, V, S, S, 20) x0 y0 x1 y1 ..., clip (n, V, 16, S, S, 3)
+    inputs: np.ndarray  # (n, V, *kind.input_shape) uint8
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +144,25 @@ class Collector(Protocol):
         ...
 
 
+class CollectorFactory(Protocol):
+    """Makes what collects one stream of one video; `FrameCollector` is one."""
+
+    def __call__(
+        self, stream: StreamInput, firsts: np.ndarray, span: tuple[int, int], key: tuple[int, ...],
+        emit: Callable[[Chunk | GrayChunk], None], /,
+    ) -> Collector:  # fmt: skip
+        """Make the collector, in the decoding child.
+
+        Parameters
+        ----------
+        firsts : (T,) first frame of each segment
+        span : first and last frame of the video, decode order of the whole file
+        key : of the video's random views, the stream's seed first
+        emit : takes the chunks
+        """
+        ...
+
+
 class Assembler:
     """Builds segments from consecutive items (frames, or flow fields) that come in order.
 
@@ -142,18 +203,14 @@ class Assembler:
             del self._items[old]
 
     def _finish(self, segment: int, pictures: np.ndarray) -> None:
-        kind = self._stream.kind
-        views = self._stream.views.cut(
-            pictures, self._stream.geometry, key=(*self._key, segment), displacement=kind == "flow"
+        stream = self._stream
+        views = stream.views.cut(
+            pictures, stream.geometry, key=(*self._key, segment), displacement=stream.kind.displacement
         )
-        if kind == "rgb":
-            views = views[:, 0]
-        elif kind == "flow":
-            V, fields, S, _, _ = views.shape
-            views = views.transpose(0, 2, 3, 1, 4).reshape(V, S, S, 2 * fields)
-        self._ready.append(views)
+        inputs = stream.kind.assemble(views)
+        self._ready.append(inputs)
         self._segments.append(segment)
-        if len(self._ready) * views.nbytes >= CHUNK_BYTES:
+        if len(self._ready) * inputs.nbytes >= CHUNK_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -164,14 +221,14 @@ class Assembler:
 
 
 class FrameCollector:
-    """Segments of one frame or of a clip of frames."""
+    """Segments of the frames of a window."""
 
     def __init__(
         self, stream: StreamInput, firsts: np.ndarray, span: tuple[int, int], key: tuple[int, ...],
         emit: Callable[[Chunk], None],
     ) -> None:  # fmt: skip
         self._geometry = stream.geometry
-        self._segments = Assembler(stream, firsts, length=stream.window_frames, last=span[1], key=key, emit=emit)
+        self._segments = Assembler(stream, firsts, length=stream.kind.window_frames, last=span[1], key=key, emit=emit)
 
     def wants(self, index: int) -> bool:
         """Whether this frame is needed."""
@@ -189,8 +246,8 @@ class FrameCollector:
 class FlowCollector:
     """Segments of flow fields; each distinct pair of frames is computed once and shared by the segments it is in.
 
-    Field p leads from frame p to frame p + 1. A segment at frame f has fields f..f+9, clamped at the last field; a
-    video of one frame has one field without motion.
+    Field p leads from frame p to frame p + 1. A segment at frame f has the kind's number of fields from f on,
+    clamped at the last field; a video of one frame has one field without motion.
 
     Parameters
     ----------
@@ -203,7 +260,7 @@ class FlowCollector:
     ) -> None:  # fmt: skip
         self._stream, self._compute, self._single = stream, compute, span[0] == span[1]
         last = span[1] if self._single else span[1] - 1
-        self._segments = Assembler(stream, firsts, length=FIELDS, last=last, key=key, emit=emit)
+        self._segments = Assembler(stream, firsts, length=stream.kind.flow_fields, last=last, key=key, emit=emit)
         self._before: tuple[int, np.ndarray] | None = None
         self.wanted_frames = {p + d for p in self._segments.wanted for d in ((0,) if self._single else (0, 1))}
 
@@ -292,24 +349,15 @@ def child_flow(settings: FlowSettings) -> Callable[[np.ndarray, np.ndarray], np.
 def load_engines(streams: Sequence[StreamInput]) -> None:
     """Import what computes flow where frames are decoded."""
     for stream in streams:
-        if stream.kind == "flow" and stream.flow.engine in CHILD_ENGINES:
+        if stream.kind.flow_fields and not stream.flow_in_worker:
             child_flow(stream.flow)
 
 
-def collector(
+def collect_flow(
     stream: StreamInput, firsts: np.ndarray, span: tuple[int, int], key: tuple[int, ...],
     emit: Callable[[Chunk | GrayChunk], None],
 ) -> Collector:  # fmt: skip
-    """Return what collects one stream of one video in the decoding child.
-
-    Parameters
-    ----------
-    firsts : (T,) first frame of each segment
-    span : first and last frame of the video, decode order of the whole file
-    key : of the video's random views
-    """
-    if stream.kind != "flow":
-        return FrameCollector(stream, firsts, span, (stream.seed, *key), emit)
-    if stream.flow.engine in CHILD_ENGINES:
-        return FlowCollector(stream, firsts, span, (stream.seed, *key), emit, child_flow(stream.flow))
-    return GrayCollector(stream, firsts, span, emit)
+    """Return what collects a stream of flow: fields, or gray frames if the worker computes the flow."""
+    if stream.flow_in_worker:
+        return GrayCollector(stream, firsts, span, emit)
+    return FlowCollector(stream, firsts, span, key, emit, child_flow(stream.flow))

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 
 from ..cache.store import Store
 from ..extract.datasets.generator import generate
 from ..extract.streams import StreamConfig
-from .extraction.extract import ExtractConfig, cpu_count, extract
+from .extraction.config import ExtractConfig
+from .extraction.extract import extract
 from .fitting.fit import FitConfig, fit
 from .localisation.truth import Truth
 from .pictures.drawing import draw_attention

@@ -13,7 +13,7 @@ from typing import Any
 from joblib import cpu_count
 from packaging.requirements import Requirement
 
-from .. import __version__
+from ..version import __version__
 
 MODULES = {
     "google-crc32c": "google_crc32c",
@@ -96,9 +96,10 @@ def _decoded() -> tuple[str, str]:
     import numpy as np
 
     from ..extract.decoder import Decoder, DecoderSettings
+    from ..extract.kinds import RGB
     from ..extract.sampling import Sampler
     from ..extract.segments import VideoEnd, VideoJob
-    from ..extract.views import Geometry, Views
+    from ..extract.views import CENTER, Geometry
     from ..extract.windows import StreamInput
 
     with tempfile.TemporaryDirectory(prefix="vidatt-doctor-") as folder:
@@ -112,7 +113,7 @@ def _decoded() -> tuple[str, str]:
             container.mux(stream.encode())
         square = Geometry(resize="none", crop_px=48)
         decoder = Decoder(
-            (StreamInput(name="rgb", kind="rgb", geometry=square, views=Views.parse("center")),),
+            (StreamInput(name="rgb", kind=RGB, geometry=square, views=CENTER),),
             DecoderSettings(timeout_seconds=60.0),
         )
         job = VideoJob(id=path.name, path=path, sampler=Sampler.parse("uniform:2"), window_frames=1, segments=2)

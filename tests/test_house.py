@@ -16,17 +16,24 @@ from vidatt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("cli", "pipelines", "extract", "heads", "cache")
+GROUND = {"errors", "version"}
 ALLOWED = {
-    "cli": {"cli", "pipelines", "extract", "heads", "cache", "errors"},
-    "pipelines": {"pipelines", "extract", "heads", "cache", "errors"},
-    "extract": {"extract", "registry", "errors"},
-    "heads": {"heads", "registry", "errors"},
-    "cache": {"cache", "errors"},
+    "cli": {"cli", "pipelines", "extract", "heads", "cache", *GROUND},
+    "pipelines": {"pipelines", "extract", "heads", "cache", *GROUND},
+    "extract": {"extract", "registry", *GROUND},
+    "heads": {"heads", "registry", *GROUND},
+    "cache": {"cache", *GROUND},
     "registry": {"registry", "errors"},
-    "errors": {"errors"},
+    "errors": set(),
+    "version": set(),
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"pipelines", "extract", "heads", "cache", *GROUND},  # the Python face; nobody imports it from inside
 }
+CIRCLES_THAT_STILL_STAND: set[tuple[str, ...]] = {("pipelines/fitting/fit.py", "pipelines/fitting/svm.py")}
+"""To be broken; empty from then on."""
+ROOMS_OF_SHORT_FUNCTIONS = ("cache", "heads", "extract", "errors.py")
+LONG_FUNCTIONS_THAT_STILL_STAND: set[str] = set()
+"""To be cut; empty from then on."""
 
 
 def _setup() -> configparser.ConfigParser:
@@ -46,21 +53,43 @@ def _modules() -> Iterator[Path]:
         yield from (ROOT / room).rglob("*.py")
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Names of the top-level rooms (or files) of the package that a module imports, relative or not."""
-    place = path.relative_to(ROOT).with_suffix("").parts
+def _imported(path: Path) -> Iterator[Path]:
+    """Files of the package that a file imports, wherever in it: at the top, in functions, for type checkers only."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*place[: len(place) - node.level], *(node.module or "").split(".")]
-            targets = [base] if node.module else [[*base[:-1], alias.name] for alias in node.names]
-            for target in targets:
-                parts = [p for p in target if p]
-                if parts and parts[0] != "__version__":
-                    yield parts[0]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vidatt"):
-            yield "absolute " + str(node.module)
-        elif isinstance(node, ast.Import):
-            yield from ("absolute " + a.name for a in node.names if a.name.split(".")[0] == "vidatt")
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for alias in node.names:
+                places = (base / f"{alias.name}.py", base / alias.name / "__init__.py", base.with_suffix(".py"))
+                yield next((place for place in places if place.is_file()), base / "__init__.py")
+
+
+def _circles(arrows: dict[str, set[str]]) -> set[tuple[str, ...]]:
+    """Return the groups of names, sorted, each of which leads to all the others of its group."""
+
+    def beyond(name: str) -> set[str]:
+        found: set[str] = set()
+        ahead = [name]
+        while ahead:
+            new = arrows[ahead.pop()] - found
+            found |= new
+            ahead.extend(new)
+        return found
+
+    reached = {name: beyond(name) for name in arrows}
+    return {
+        tuple(sorted(other for other in reached[name] if name in reached[other]))
+        for name in arrows
+        if name in reached[name]
+    }
+
+
+def _long_functions(path: Path, most: int) -> dict[str, int]:
+    return {
+        f"{path.relative_to(ROOT)} {node.name}": length
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > most
+    }
 
 
 def test_setup_cfg_lists_every_package() -> None:
@@ -72,11 +101,47 @@ def test_version_has_one_value() -> None:
     assert _setup()["metadata"]["version"] == __version__
 
 
+def test_version_is_imported_from_its_file() -> None:
+    """A room that imported the package's face would close a circle through all of them."""
+    face = ROOT / "__init__.py"
+    assert [str(path.relative_to(ROOT)) for path in _modules() if face in _imported(path)] == []
+
+
 @pytest.mark.parametrize("path", sorted(_modules()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path) -> None:
     room = path.relative_to(ROOT).with_suffix("").parts[0]
-    wrong = sorted(set(_imports(path)) - ALLOWED[room])
-    assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+    found = {target.relative_to(ROOT).with_suffix("").parts[0] for target in _imported(path)}
+    assert not found - ALLOWED[room], f"{path.relative_to(ROOT)} imports {sorted(found - ALLOWED[room])}"
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        assert not [name for name in names if name.split(".")[0] == "vidatt"], "inside the package import relatively"
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    arrows = {
+        str(path.relative_to(ROOT)): {str(target.relative_to(ROOT)) for target in _imported(path)}
+        for path in _modules()
+    }
+    assert all(target in arrows for targets in arrows.values() for target in targets)
+    found = _circles(arrows)
+    new = "; ".join(" -> ".join(circle) for circle in sorted(found - CIRCLES_THAT_STILL_STAND))
+    assert not new, f"a circle of files: {new}"
+    assert found >= CIRCLES_THAT_STILL_STAND, "these are broken: take them out of CIRCLES_THAT_STILL_STAND"
+
+
+def test_circles_are_found_whole_and_apart() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": {"d"}, "f": {"a"}, "g": {"g"}}
+    assert _circles(arrows) == {("a", "b", "c"), ("d", "e"), ("g",)}
+
+
+def test_functions_have_at_most_60_lines() -> None:
+    places = [ROOT / room for room in ROOMS_OF_SHORT_FUNCTIONS]
+    paths = [path for place in places for path in ([place] if place.suffix else sorted(place.rglob("*.py")))]
+    long = {name: lines for path in paths for name, lines in _long_functions(path, 60).items()}
+    new = [f"{name}: {lines} lines" for name, lines in long.items() if name not in LONG_FUNCTIONS_THAT_STILL_STAND]
+    assert not new, "; ".join(new)
+    assert long.keys() >= LONG_FUNCTIONS_THAT_STILL_STAND, "these are cut: take them out of the list"
 
 
 @pytest.mark.parametrize("path", sorted(_modules()), ids=lambda p: str(p.relative_to(ROOT)))

@@ -52,20 +52,7 @@ def write_hdf5(
     if not packed:
         check_names((f"{id}/{s.name}" for id in material.index.ids for s in material.streams), "a group of HDF5")
     with h5py.File(path, "x") as file:
-        file.attrs.update(
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "layout": "packed" if packed else "video groups",
-                "axes": AXES if material.views > 1 or packed else AXES.removeprefix("view, "),
-                "views": material.views,
-                "multi_label": material.index.multi_label,
-                "attributes": json.dumps(plain(material.attributes)),
-            }
-        )
-        if material.layout:
-            for name in ("rows", "chunk_rows", "shard_rows"):
-                file.attrs[name] = getattr(material.layout, name)
+        _write_header(file, material, packed=packed)
         _write_index(file.create_group("index"), material)
         streams = file.create_group("streams", track_order=True)
         for stream in material.streams:
@@ -89,6 +76,23 @@ def write_hdf5(
                     for name in ("cubes", "frames", "seconds"):
                         _create(group, name, getattr(rows, name), compression, views=material.views)
             seen()
+
+
+def _write_header(file: h5py.File, material: Material, *, packed: bool) -> None:
+    file.attrs.update(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "layout": "packed" if packed else "video groups",
+            "axes": AXES if material.views > 1 or packed else AXES.removeprefix("view, "),
+            "views": material.views,
+            "multi_label": material.index.multi_label,
+            "attributes": json.dumps(plain(material.attributes)),
+        }
+    )
+    if material.layout:
+        for name in ("rows", "chunk_rows", "shard_rows"):
+            file.attrs[name] = getattr(material.layout, name)
 
 
 def _write_index(group: h5py.Group, material: Material) -> None:

@@ -15,7 +15,7 @@ from ..index import Index
 from ..layout import Layout
 from ..ledger import VideoOutcome
 from ..store import Store
-from ..stream import DTYPES
+from ..stream_files import DTYPES
 
 AXES = "view, segment, row, column, channel"
 """Order of the axes of cubes; where a store has one view only, files leave the first one out."""

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, UsageError, VidattError
+from ..kinds import find_kind
+from ..windows import StreamKind
 from .forms import MAP, OutputForm, pool_cubes, to_cubes
 from .preprocessing import Preprocessing
 
-CLIP_FRAMES = 16
-FLOW_CHANNELS = 20
-KINDS = ("rgb", "flow", "clip")
-"""What a segment of a stream is: a frame, a stack of flow fields, or consecutive frames."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -23,7 +21,7 @@ class Backbone(nn.Module):
 
     Attributes
     ----------
-    kind : of KINDS
+    kind : what a segment is
     form : what the network's output is
     pool : side to which grids are averaged; None leaves them
     crop_px, resize : the input's side, and how frames are to be resized before the crop (see `views.Geometry`)
@@ -41,10 +39,9 @@ class Backbone(nn.Module):
         preprocessing: Preprocessing | None,
         precision: torch.dtype,
         *,
-        kind: str,
+        kind: str | StreamKind,
         crop_px: int,
         resize: str,
-        channels: int = 3,
         form: OutputForm = MAP,
         pool: int | None = None,
     ) -> None:
@@ -52,22 +49,19 @@ class Backbone(nn.Module):
         self.net = net
         self.preprocessing = preprocessing
         self.precision = precision
-        self.kind, self.crop_px, self.resize = kind, crop_px, resize
+        self.kind, self.crop_px, self.resize = find_kind(kind), crop_px, resize
         self.form, self.pool = form, pool
         self.recipe: dict[str, Any] = {}
         self.cube_shape: tuple[int, int, int] = (0, 0, 0)
-        self._frames = (CLIP_FRAMES,) if kind == "clip" else ()
-        self._channels = channels
-        shape = (1, -1, 1, 1, 1) if kind == "clip" else (1, -1, 1, 1)
+        shape = (1, -1, *(1,) * (len(self.input_shape) - 1))
         for name, values in (("mean", (0.0,)), ("std", (1.0,))):
             chosen = getattr(preprocessing, name) if preprocessing else values
             self.register_buffer(name, torch.tensor(chosen).view(shape), persistent=False)
-        self._memory_format = torch.channels_last_3d if kind == "clip" else torch.channels_last
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one segment's input: (S, S, 3), (S, S, 20) or (16, S, S, 3)."""
-        return *self._frames, self.crop_px, self.crop_px, self._channels
+        return self.kind.input_shape(self.crop_px)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Extract one batch.
@@ -116,7 +110,7 @@ class Backbone(nn.Module):
         if self.preprocessing.order == "BGR":
             values = values.flip(1)
         values = (values.float() / self.preprocessing.divisor - self.mean) / self.std
-        return values.to(self.precision, memory_format=self._memory_format)
+        return values.to(self.precision, memory_format=getattr(torch, self.kind.memory_format))
 
 
 def measure(backbone: Backbone, device: torch.device) -> None:

@@ -108,7 +108,11 @@ class C3dEntry(BackboneEntry):
         """
         layer = self.known_layer(choices.layer)
         loaded = resolve_weights(
-            choices.weights, network="c3d", kind=choices.kind, seed=choices.seed, preprocessing=choices.preprocessing
+            choices.weights,
+            network="c3d",
+            kind=choices.kind.seen_as,
+            seed=choices.seed,
+            preprocessing=choices.preprocessing,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(choices.seed)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import UnknownNameError
+from ..windows import StreamKind
 from .forms import MAP, OutputForm
 from .preprocessing import Preprocessing
 
@@ -19,21 +20,20 @@ from .preprocessing import Preprocessing
 class Choices:
     """What the user chose of a backbone, defaults of the entry filled in."""
 
-    kind: str  # rgb, flow or clip
+    kind: StreamKind
     layer: str  # empty: the last one with a grid, where the network knows it only when it is built
     weights: str
     preprocessing: str | None  # None: what belongs to the weights
     side_px: int
     dtype: torch.dtype  # working precision of networks
     seed: int  # of random weights
-    flow_channels: int
     flow_bound_px: float
     flow_rescale: bool
 
     @property
     def first_channels(self) -> int | None:
         """Inputs that the first convolution of an image network must get; None: its own three."""
-        return self.flow_channels if self.kind == "flow" else None
+        return self.kind.channels if self.kind.displacement else None
 
 
 @dataclass(frozen=True, eq=False)

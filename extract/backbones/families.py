@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backbone import CLIP_FRAMES
+from ..kinds import CLIP
 from .forms import CHANNELS_LAST, MAP, OutputForm, tokens
 
 
@@ -42,7 +42,10 @@ FAMILIES = (
         others={"features.0.0": MAP, "permute": MAP, "avgpool": MAP},
     ),
     Family(
-        models=("mvit_",), node="norm", form=tokens(prefix=1, time_steps=CLIP_FRAMES // 2), others={"conv_proj": MAP}
+        models=("mvit_",),
+        node="norm",
+        form=tokens(prefix=1, time_steps=CLIP.window_frames // 2),
+        others={"conv_proj": MAP},
     ),  # its first convolution halves time, nothing behind it does
     Family(models=("googlenet",), node="inception5b", settings=_WITH_AUXILIARY),
     Family(models=("inception_v3",), node="Mixed_7c", settings=_WITH_AUXILIARY),

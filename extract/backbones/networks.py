@@ -40,7 +40,11 @@ class TorchvisionEntry(BackboneEntry):
         if not node:
             raise UsageError(f"Backbone {self.name!r} needs a layer: write {self.name}:NODE or --layer NODE.")
         loaded = resolve_weights(
-            choices.weights, network=network, kind=choices.kind, seed=choices.seed, preprocessing=choices.preprocessing
+            choices.weights,
+            network=network,
+            kind=choices.kind.seen_as,
+            seed=choices.seed,
+            preprocessing=choices.preprocessing,
         )
         size = {"image_size": choices.side_px} if family.takes_size else {}
         with torch.random.fork_rng(devices=[]):
@@ -133,7 +137,7 @@ def to_flow(
     ------
     WeightsError
     """
-    channels, rescale = choices.flow_channels, choices.flow_rescale
+    channels, rescale = choices.kind.channels, choices.flow_rescale
     origin, converted = _origin(rescale, channels), None
     if tensors is not None:
         converted, origin = flow_tensors(tensors, f"{name}.weight", channels=channels, rescale=rescale, source=source)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import UnknownNameError
+from ..kinds import find_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ PREPROCESSINGS = {
 
 def preprocessing_names(kind: str) -> list[str]:
     """Return the names that fit a kind of stream: `flow`, or `rgb` and `clip`."""
-    return [name for name, rules in PREPROCESSINGS.items() if (rules.order == "xy") == (kind == "flow")]
+    return [name for name, rules in PREPROCESSINGS.items() if (rules.order == "xy") == find_kind(kind).displacement]
 
 
 def check_preprocessing(name: str, kind: str) -> None:

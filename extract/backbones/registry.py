@@ -9,7 +9,9 @@ import torch
 
 from ...errors import UnknownNameError, UsageError
 from ...registry import Registry
-from .backbone import FLOW_CHANNELS, KINDS, Backbone, measure, working_precision
+from ..kinds import KINDS, find_kind
+from ..windows import StreamKind
+from .backbone import Backbone, measure, working_precision
 from .c3d import FC_CROP_PX, LAYERS, C3dEntry
 from .entry import BackboneEntry, Choices, DescriptorEntry
 from .forms import VECTOR
@@ -160,7 +162,7 @@ def fetch_weights(name: str) -> Path:
 def build_backbone(
     name: str,
     *,
-    kind: str = "rgb",
+    kind: str | StreamKind = "rgb",
     layer: str | None = None,
     weights: str = "default",
     preprocessing: str | None = None,
@@ -168,7 +170,6 @@ def build_backbone(
     crop_px: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    flow_channels: int = FLOW_CHANNELS,
     flow_bound_px: float = 20.0,
     flow_rescale: bool = False,
     pool: int | None = None,
@@ -178,23 +179,23 @@ def build_backbone(
     Parameters
     ----------
     name : registered name, torchvision:MODEL[:NODE], or timm:MODEL[.TAG][:LAYER]
-    kind : rgb, flow or clip: what a segment is
+    kind : what a segment is, of KINDS
     layer : public layer name, any node name of torchvision's feature extraction, or a module that timm gives features
         of; None = the entry's default
     weights : see `resolve_weights` and `timm_networks`; descriptors have none and ignore it
     preprocessing : name; None = what belongs to the weights; descriptors ignore it
     crop_px : side of the square input; None = the layer's own
     seed : of random weights
-    flow_channels : two for each flow field
     flow_bound_px : velocity that the extreme levels of quantised flow stand for
-    flow_rescale : scale a first convolution converted from RGB to flow by 3 / flow_channels
+    flow_rescale : scale a first convolution converted from RGB to flow by 3 / channels
     pool : average grids down to this side; None leaves them, and the recipe says nothing of it
 
     Raises
     ------
     UsageError, WeightsError, UnknownNameError
     """
-    entry = backbone_entry(name, kind)
+    kind = find_kind(kind)
+    entry = backbone_entry(name, kind.seen_as)
     device = torch.device(device)
     dtype = working_precision(precision, device)
     layer = layer or entry.default_layer
@@ -202,16 +203,16 @@ def build_backbone(
     built = entry.build(
         Choices(
             kind=kind, layer=layer, weights=weights, preprocessing=preprocessing, side_px=side, dtype=dtype,
-            seed=seed, flow_channels=flow_channels, flow_bound_px=flow_bound_px, flow_rescale=flow_rescale,
+            seed=seed, flow_bound_px=flow_bound_px, flow_rescale=flow_rescale,
         )
     )  # fmt: skip
     if built.preprocessing is None:
         dtype = torch.float32
     else:
-        built.net.to(dtype=dtype).to(memory_format=torch.channels_last_3d if kind == "clip" else torch.channels_last)
+        built.net.to(dtype=dtype).to(memory_format=getattr(torch, kind.memory_format))
     backbone = Backbone(
         built.net, built.preprocessing, dtype, kind=kind, crop_px=side, resize=entry.resize_for(side),
-        channels=flow_channels if kind == "flow" else 3, form=built.form, pool=pool,
+        form=built.form, pool=pool,
     )  # fmt: skip
     backbone.requires_grad_(False).eval().to(device)
     backbone.recipe = {

@@ -138,9 +138,9 @@ def resolve_timm_weights(choices: Choices, *, hub_file: HubFile | None, rules: P
     UnknownNameError
         For a preprocessing that is unknown or does not fit the kind.
     """
-    name = choices.preprocessing or ("flow-tsn" if choices.kind == "flow" else None)
+    name = choices.preprocessing or ("flow-tsn" if choices.kind.displacement else None)
     if name is not None:
-        check_preprocessing(name, choices.kind)
+        check_preprocessing(name, choices.kind.seen_as)
         rules = PREPROCESSINGS[name]
     if choices.weights == "random":
         return LoadedWeights(None, {"name": "random", "seed": choices.seed, "sha256": ""}, rules)

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, WeightsError
+from ..kinds import find_kind
 from .preprocessing import PREPROCESSINGS, Preprocessing, check_preprocessing
 
 logger = logging.getLogger(__name__)
@@ -272,7 +273,7 @@ def resolve_weights(
 
 def _rules(chosen: str | None, published: str, kind: str) -> Preprocessing:
     """Return the preprocessing: flow keeps the range of values, 0..1 or 0..255, that the RGB weights were made for."""
-    if chosen is None and kind == "flow":
+    if chosen is None and find_kind(kind).displacement:
         chosen = "flow-caffe" if PREPROCESSINGS[published].divisor == 1 else "flow-tsn"
     return PREPROCESSINGS[chosen or published]
 

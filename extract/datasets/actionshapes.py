@@ -24,7 +24,6 @@ VIDEOS/                             --videos; made by `vidatt demo`
     annotations.json                classes, labels, split, intervals, boxes and the options it was made with
     <shape>-<motion>/00000.mp4, ...""",
     source="generated on the spot by `vidatt demo` or vidatt.extract.datasets.generator.generate",
-    annotation_files=(TRUTH_FILE,),
 )
 
 

@@ -24,7 +24,6 @@ ANNOTATIONS/                         --annotations; else VIDEOS/annotations, VID
     trainVidID.txt, trainLabel.txt   4,659 ids, and a row of 20 times 0 or 1 for each
     testVidID.txt, testLabel.txt     4,658""",
     source="DVMM Lab, Columbia University, CCV page: the lists; the videos are on YouTube, many are gone",
-    annotation_files=("categoryName.txt", "trainVidID.txt", "trainLabel.txt", "testVidID.txt", "testLabel.txt"),
     classes=20,
     videos=9317,
     splits={"1": (4659, 4658)},

@@ -37,7 +37,6 @@ class DatasetInfo:
     summary: str  # one line
     layout: str  # what to put where; several lines
     source: str  # where the videos and lists come from, in words
-    annotation_files: tuple[str, ...]  # file names or patterns below --annotations
     classes: int | None = None  # None: whatever the user brings
     videos: int | None = None
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (train, test) videos

@@ -29,7 +29,6 @@ ANNOTATIONS/             --annotations, optional; without it a seeded, stratifie
     train.txt, test.txt  one path below VIDEOS per line, the split 1
     <split>_train.txt, <split>_test.txt  further splits""",
     source="yours",
-    annotation_files=("train.txt", "test.txt", "<split>_train.txt", "<split>_test.txt"),
     options={
         "seed": "draws the split (default 0)",
         "test_share": "share of each class in the test part, between 0 and 1 (default 0.3)",

@@ -70,33 +70,40 @@ def generate(
         variant=variant, videos=videos, shapes=shapes, motions=motions, seed=seed, frames=frames, width=width,
         height=height, fps=fps,
     )  # fmt: skip
-    truth_path = folder / TRUTH_FILE
     if n_jobs != -1 and n_jobs < 1:
         raise UsageError(f"actionshapes: n_jobs must be 1 or more, or -1 for all cores, not {n_jobs}.")
     paths = [_video_path(options, index) for index in range(options.videos)]
-    if truth_path.is_file():
-        truth = read_truth(truth_path)
-        _refuse_other_options(folder, truth.get("options", {}), options.to_dict())
-        wanted = [index for index, path in enumerate(paths) if not (folder / path).is_file()]
-    else:
-        _refuse_foreign_files(folder, paths)
-        truth = {}
-        wanted = list(range(options.videos))  # what is there may come from a killed run with other options
+    truth, wanted = _what_is_there(folder, options, paths)
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     made = Parallel(n_jobs=min(n_jobs, max(len(wanted), 1)))(
         delayed(_write_video)(folder / paths[index], paths[index], options, index) for index in wanted
     )
     if not truth:
-        truth = {
-            "format": "actionshapes",
-            "version": FORMAT_VERSION,
-            "options": options.to_dict(),
-            "classes": options.classes,
-            "videos": made,
-        }
-        _write_last(truth_path, json.dumps(truth, indent=None, separators=(",", ":")))
-    return catalogue_of(truth, truth_path)
+        truth = _truth_of(options, made)
+        _write_last(folder / TRUTH_FILE, json.dumps(truth, indent=None, separators=(",", ":")))
+    return catalogue_of(truth, folder / TRUTH_FILE)
+
+
+def _truth_of(options: ShapesOptions, made: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "format": "actionshapes",
+        "version": FORMAT_VERSION,
+        "options": options.to_dict(),
+        "classes": options.classes,
+        "videos": made,
+    }
+
+
+def _what_is_there(folder: Path, options: ShapesOptions, paths: list[str]) -> tuple[dict[str, Any], list[int]]:
+    """Return the truth, empty without one, and the videos to make; refuse a folder that is not ours."""
+    truth_path = folder / TRUTH_FILE
+    if truth_path.is_file():
+        truth = read_truth(truth_path)
+        _refuse_other_options(folder, truth.get("options", {}), options.to_dict())
+        return truth, [index for index, path in enumerate(paths) if not (folder / path).is_file()]
+    _refuse_foreign_files(folder, paths)
+    return {}, list(range(options.videos))  # what is there may come from a killed run with other options
 
 
 def _video_path(options: ShapesOptions, index: int) -> str:

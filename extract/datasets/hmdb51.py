@@ -27,7 +27,6 @@ ANNOTATIONS/                        --annotations; else VIDEOS/annotations, VIDE
         brush_hair_test_split1.txt, brush_hair_test_split2.txt, ...  51 classes x 3 splits""",
     source="Serre Lab, Brown University, HMDB data set page: hmdb51_org.rar (videos, one archive per class inside) and "
     "test_train_splits.rar (lists)",
-    annotation_files=(f"{LISTS}/<class>_test_split<k>.txt",),
     classes=51,
     videos=6766,
     splits={"1": (3570, 1530), "2": (3570, 1530), "3": (3570, 1530)},

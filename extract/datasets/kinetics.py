@@ -34,7 +34,6 @@ ANNOTATIONS/                     --annotations; else VIDEOS/annotations, VIDEOS 
     label_map_k{count}.txt           optional, class names in label order; else the labels are sorted""",
         source="Google DeepMind, Kinetics page, or ActivityNet's crawler: the lists; the videos are on YouTube, many "
         "are gone, and copies of the clips differ in what they hold",
-        annotation_files=(*(f"kinetics-{count}_{part}.csv" for part in PARTS), f"label_map_k{count}.txt"),
         classes=count,
         options={
             "parts": "lists to take, separated by commas (default train,val; test has videos without labels)",

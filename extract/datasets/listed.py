@@ -30,7 +30,6 @@ FILE.csv         --annotations FILE.csv, UTF-8, commas, a header row and these c
     split        optional; train, test or unused; further splits as split:NAME
 classes.txt      optional, beside the CSV: class names in the wanted order; else they are sorted""",
     source="yours",
-    annotation_files=("<file>.csv", "classes.txt"),
 )
 
 _ROLES = {"train": TRAIN, "test": TEST, "unused": UNUSED}

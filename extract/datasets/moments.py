@@ -24,7 +24,6 @@ ANNOTATIONS/                       --annotations; else VIDEOS/annotations, VIDEO
     trainingSet.csv                lines <class>/<file>.mp4,<class>,<votes for>,<votes against>
     validationSet.csv""",
     source="MIT, Moments in Time page: the archive Moments_in_Time, after a request form",
-    annotation_files=("moments_categories.txt", "trainingSet.csv", "validationSet.csv"),
     classes=339,
     protocol="top1-top5-average",
 )

@@ -27,7 +27,6 @@ ANNOTATIONS/                       --annotations; else VIDEOS/annotations, VIDEO
     cross-validation/              sports0_train.txt, sports0_test.txt, ..., for the option partition""",
     source="the repository sports-1m-dataset of G. Toderici: the lists; the videos are on YouTube, and STAN found 9.2 "
     "% of them gone",
-    annotation_files=("labels.txt", "original/train_partition.txt", "original/test_partition.txt"),
     classes=487,
     videos=1133158,
     options={"partition": "original (default), or 0 to 9: that fold of cross-validation/", **SUFFIX_OPTION},

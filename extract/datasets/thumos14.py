@@ -34,13 +34,6 @@ ANNOTATIONS/                             --annotations; else VIDEOS/annotations,
     classInd.txt, trainlist01.txt, testlist01.txt  those of UCF101, for the option train""",
     source="UCF Center for Research in Computer Vision, THUMOS'14 page: validation and test videos, the .mat files and "
     "the archives TH14_Temporal_annotations_validation and TH14_Temporal_Annotations_Test",
-    annotation_files=(
-        "validation_set.mat",
-        "test_set_final.mat",
-        "detclasslist.txt",
-        "<Class>_val.txt or val_Annotation.csv",
-        "<Class>_test.txt or test_Annotation.csv",
-    ),
     classes=101,
     videos=2584,
     splits={"1": (1010, 1574)},

@@ -29,7 +29,6 @@ ANNOTATIONS/                                     --annotations; else the first o
     trainlist02.txt, testlist02.txt, ...""",
     source="UCF Center for Research in Computer Vision, data set page of UCF101: the archives UCF101 (videos) and "
     "'The Train/Test Splits for Action Recognition on UCF101 data set' (lists)",
-    annotation_files=("classInd.txt", "trainlist0<k>.txt", "testlist0<k>.txt"),
     classes=101,
     videos=13320,
     splits={"1": (9537, 3783), "2": (9586, 3734), "3": (9624, 3696)},

@@ -33,7 +33,6 @@ ANNOTATIONS/                                --annotations; else VIDEOS/annotatio
     trainlist01.txt                         optional; without it all others are for training""",
     source="the repository corrected-UCF101-Annots of G. Singh: both annotation files and the lists; the videos are "
     "those of UCF101",
-    annotation_files=("finalAnnots.mat or pyannot.pkl", "testlist01.txt", "trainlist01.txt"),
     classes=24,
     videos=3194,
     splits={"1": (2284, 910)},

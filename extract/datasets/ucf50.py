@@ -27,7 +27,6 @@ VIDEOS/                               --videos; the folder itself is the catalog
 ANNOTATIONS/                          --annotations, optional
     class_names.txt                   one class a line, for a folder that does not hold all classes yet""",
     source="UCF Center for Research in Computer Vision, data set page of UCF50: the archive UCF50; there are no lists",
-    annotation_files=(CLASS_FILE,),
     classes=50,
     protocol="class-accuracy-mean-of-folds",
 )

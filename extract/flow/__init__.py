@@ -13,7 +13,6 @@ _HOMES = {
     "choose_engine": "engines",
     "tvl1": "engines",
     "dequantise": "levels",
-    "flip_horizontal": "levels",
     "quantise": "levels",
     "PRESETS": "preset",
     "TVL1Preset": "preset",

@@ -74,38 +74,6 @@ def dequantise(levels: np.ndarray | Tensor, *, bound: float = 20.0) -> np.ndarra
     return levels.float().mul_(2 * bound / 255).sub_(bound)
 
 
-@overload
-def flip_horizontal(levels: np.ndarray) -> np.ndarray: ...
-@overload
-def flip_horizontal(levels: Tensor) -> Tensor: ...
-def flip_horizontal(levels: np.ndarray | Tensor) -> np.ndarray | Tensor:
-    """Flow of the mirrored video: mirror each field and turn the x displacement, x <- 255 - x; y is kept.
-
-    Parameters
-    ----------
-    levels : (..., 2, H, W) uint8, x then y. Stacks in TSN's order x0, y0, x1, y1, ... reshape to it.
-
-    Returns
-    -------
-    the same shape and kind, uint8
-
-    Raises
-    ------
-    UsageError
-        On another dtype or shape.
-    """
-    _check_levels("flip_horizontal", levels)
-    if levels.ndim < 3 or levels.shape[-3] != 2:
-        raise UsageError(f"flip_horizontal takes (..., 2, H, W), x then y; got the shape {tuple(levels.shape)}.")
-    if isinstance(levels, np.ndarray):
-        fields = levels[..., ::-1].copy()
-        fields[..., 0, :, :] = 255 - fields[..., 0, :, :]
-        return fields
-    mirrored = levels.flip(-1)
-    mirrored[..., 0, :, :].neg_().sub_(1)  # modulo 256: 255 - x
-    return mirrored
-
-
 def _check_bound(bound: float) -> None:
     if not (math.isfinite(bound) and bound > 0):
         raise UsageError(f"The flow bound must be a positive number of pixels, got {bound!r}; TSN uses 20.")

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...errors import RefusedError
 from ...extract.datasets.registry import check
-from ...extract.extractor import Extractor, ShardJob
-from ...extract.sampling import Sampler
-from ...extract.segments import VideoJob
-from ...extract.views import Views
-from .extract import ExtractConfig, cpu_count, devices, free_bytes, open_catalogue
-from .plan import make_index, plan_segments, shard_size
+from ...extract.extractor import Extractor, StreamSetup
+from ...extract.segments import ShardJob
+from .config import ExtractConfig
+from .plan import ExtractionPlan, plan_extraction
+from .supervisor import CPU_BATCH_SEGMENTS, devices
 
 SAMPLE_VIDEOS = 8
 
 
-def estimate(config: ExtractConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class StreamEstimate:
+    """What one stream will take."""
+
+    cube: tuple[int, int, int]  # (K, K, D)
+    bytes: int  # of the whole stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What `extract --dry-run` found."""
+
+    store: str
+    exists: bool
+    videos: int
+    missing: tuple[str, ...]  # paths of videos that are not there
+    segments: int  # of all videos and views
+    shards: int
+    shards_to_do: int  # of my slice
+    files: int
+    streams: dict[str, StreamEstimate]
+    free_bytes: int
+    workers: int
+    device: str  # of the first worker
+    sampled_videos: int
+    estimated_seconds: float  # of what is to do
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `extract --dry-run --json` prints it."""
+        streams = {name: asdict(stream) | {"cube": list(stream.cube)} for name, stream in self.streams.items()}
+        return {**vars(self), "missing": list(self.missing), "streams": streams}
+
+
+def estimate(config: ExtractConfig) -> Estimate:
     """Plan an extraction, check files, weights and disk space, and time a sample.
 
     Raises
@@ -29,62 +66,68 @@ def estimate(config: ExtractConfig) -> dict[str, Any]:
     RefusedError
         If the disk is too small.
     """
-    catalogue = open_catalogue(config)
-    sampler = Sampler.parse(config.sampler or config.default_sampler)
-    length = plan_segments(catalogue, config.videos, sampler, jobs=cpu_count())
-    names = [stream.name for stream in config.streams]
-    views = Views.parse(config.views).count
-    size = config.shard_videos or shard_size(len(catalogue.videos), names)
-    _, layout = make_index(catalogue, length, views=views, shard_videos=size, seed=config.seed)
+    plan = plan_extraction(config)
     workers = devices(config.device, config.workers)
     if workers[0] == "cpu":
         torch.set_num_threads(1)
-    setups = [stream.setup(workers[0]) for stream in config.streams]
-    window = config.window_frames or max(stream.window_frames for stream in config.streams)
-    files = check(config.dataset, catalogue, config.videos)
+    setups = [stream.setup(workers[0], views=plan.views, seed=config.seed) for stream in plan.streams]
+    files = check(config.dataset, plan.catalogue, config.videos)
     absent = {*files.missing, *(expected for _, expected in files.misnamed)}
-    present = [i for i, video in enumerate(catalogue.videos) if video.path not in absent]
-    sample = present[:: max(1, len(present) // SAMPLE_VIDEOS)][:SAMPLE_VIDEOS]
-    jobs = tuple(
-        VideoJob(
-            id=catalogue.videos[i].id,
-            path=config.videos / catalogue.videos[i].path,
-            sampler=sampler,
-            window_frames=window,
-            segments=int(length[i]),
-            start_seconds=catalogue.videos[i].start_seconds,
-            stop_seconds=catalogue.videos[i].stop_seconds,
-        )
-        for i in sample
-    )
+    present = [position for position, path in enumerate(plan.index.paths) if path not in absent]
+    to_do = plan.shards_to_do(plan.store)
+    sample = present[:: max(1, len(present) // SAMPLE_VIDEOS)][:SAMPLE_VIDEOS] if to_do else []
     seconds = 0.0
-    if jobs:
-        first_rows = tuple(sum(job.segments for job in jobs[:i]) * views for i in range(len(jobs)))
-        rows = sum(job.segments for job in jobs) * views
-        with Extractor(setups, device=workers[0], batch_segments=config.batch_segments or 8) as extractor:
-            list(extractor.run([ShardJob(0, rows, jobs, first_rows)]))  # starts the decoder, warms the backbone up
-            begun = time.monotonic()
-            list(extractor.run([ShardJob(0, rows, jobs, first_rows)]))
-            seconds = (time.monotonic() - begun) * len(present) / len(jobs) / len(workers)
-    cubes = {s.name: s.backbone.cube_shape for s in setups}
-    stored = {name: layout.rows * (2 * k * k2 * d + 12 + 8) for name, (k, k2, d) in cubes.items()}
+    if sample:
+        videos = len(present) * len(to_do) / plan.layout.shard_count
+        seconds = _seconds(plan, setups, sample, workers[0]) / len(sample) * videos / len(workers)
     free = free_bytes(config.store)
-    if sum(stored.values()) > free:
-        raise RefusedError(
-            f"The store needs {sum(stored.values()) / 1e9:.1f} GB and {config.store.parent} has {free / 1e9:.1f} GB."
-        )
-    return {
-        "store": str(config.store),
-        "exists": config.store.exists(),
-        "videos": len(catalogue.videos),
-        "missing": sorted(absent),
-        "segments": int(length.sum()) * views,
-        "shards": layout.shard_count,
-        "files": layout.shard_count * 4 * len(cubes),
-        "streams": {name: {"cube": list(cubes[name]), "bytes": stored[name]} for name in cubes},
-        "free_bytes": free,
-        "workers": len(workers),
-        "device": workers[0],
-        "sampled_videos": len(jobs),
-        "estimated_seconds": round(seconds, 1),
-    }
+    row_bytes = {s.name: 2 * int(np.prod(s.backbone.cube_shape)) + 12 + 8 for s in setups}
+    needed = sum(row_bytes[name] * _rows_to_do(plan, name) for name in row_bytes)
+    if needed > free:
+        raise RefusedError(f"The store needs {needed / 1e9:.1f} GB and {config.store.parent} has {free / 1e9:.1f} GB.")
+    return Estimate(
+        store=str(config.store),
+        exists=plan.store is not None,
+        videos=len(plan.index),
+        missing=tuple(sorted(absent)),
+        segments=int(plan.index.length.sum()) * plan.views.count,
+        shards=plan.layout.shard_count,
+        shards_to_do=len(to_do),
+        files=plan.layout.shard_count * 4 * len(setups),
+        streams={
+            s.name: StreamEstimate(cube=s.backbone.cube_shape, bytes=row_bytes[s.name] * plan.layout.rows)
+            for s in setups
+        },
+        free_bytes=free,
+        workers=len(workers),
+        device=workers[0],
+        sampled_videos=len(sample),
+        estimated_seconds=round(seconds, 1),
+    )
+
+
+def _seconds(plan: ExtractionPlan, setups: Sequence[StreamSetup], sample: Sequence[int], device: str) -> float:
+    """Extract some videos and return how long it took."""
+    jobs = tuple(plan.job(position) for position in sample)
+    rows = np.cumsum([0, *(job.segments * plan.views.count for job in jobs)]).tolist()
+    shard = ShardJob(0, rows[-1], jobs, tuple(rows[:-1]))
+    batch = plan.config.batch_segments or CPU_BATCH_SEGMENTS
+    with Extractor(setups, device=device, batch_segments=batch) as extractor:
+        list(extractor.run([shard]))  # starts the decoder, warms the backbone up
+        begun = time.monotonic()
+        list(extractor.run([shard]))
+        return time.monotonic() - begun
+
+
+def _rows_to_do(plan: ExtractionPlan, stream: str) -> int:
+    if plan.store is None or stream not in plan.store.stream_names:
+        return plan.layout.rows
+    ranges = (plan.store.shard_row_range(shard) for shard in plan.store.stream(stream).missing_shards())
+    return sum(stop - start for start, stop in ranges)
+
+
+def free_bytes(path: Path) -> int:
+    """Return the free space where `path` is or will be."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,22 +1,188 @@
-"""The plan of an extraction: which videos, in which order, in which rows; made before anything is decoded."""
+"""The plan of an extraction: all its choices, made once, before anything is decoded."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
+from ...cache.fingerprint import differences
 from ...cache.index import Index
 from ...cache.layout import Layout, plan_layout
+from ...cache.plan import StorePlan
 from ...cache.store import Store
-from ...errors import MissingFileError, UsageError
+from ...errors import MissingFileError, RefusedError
 from ...extract.datasets.catalogue import Catalogue
+from ...extract.datasets.registry import describe, load_catalogue
+from ...extract.datasets.video_files import refuse_links_outside
 from ...extract.sampling import Sampler
 from ...extract.segments import VideoJob
+from ...extract.streams import StreamConfig
 from ...extract.video import VideoProblemError, VideoReader, expected_frames
+from ...extract.views import Views
+from ...extract.windows import StreamKind
+from .config import ExtractConfig, parse_slice
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExtractionPlan:
+    """All choices of one extraction: what `--dry-run` prints, what the run carries out, what the store is made by."""
+
+    config: ExtractConfig
+    catalogue: Catalogue
+    streams: tuple[StreamConfig, ...]  # their `auto` is what the store was begun with
+    sampler: Sampler
+    window_frames: int  # kept free behind a segment's first frame
+    views: Views
+    index: Index  # the videos in store order, with the segments planned for each
+    layout: Layout
+    recorded: StorePlan  # what the store keeps of all this
+    store: Store | None  # the one that is there; then index and layout are its own
+    shards: range  # my slice
+
+    def open_store(self) -> Store:
+        """Return the store that is there, else make it.
+
+        Raises
+        ------
+        RefusedError
+            If another process has made another one meanwhile.
+        """
+        if self.store is not None:
+            return self.store
+        path = self.config.store
+        path.parent.mkdir(parents=True, exist_ok=True)
+        attributes = self.recorded.to_attributes()
+        return Store.create(path, index=self.index, views=self.views.count, layout=self.layout, attributes=attributes)
+
+    def shards_to_do(self, store: Store | None) -> list[int]:
+        """Return the shards of my slice that a stream lacks."""
+        names = [stream.name for stream in self.streams]
+        if store is None or not set(names) <= set(store.stream_names):
+            return list(self.shards)
+        streams = [store.stream(name) for name in names]
+        return [shard for shard in self.shards if not all(stream.is_done(shard) for stream in streams)]
+
+    def job(self, position: int) -> VideoJob:
+        """Return what is to be read of a video."""
+        return video_job(
+            self.index, position, videos=self.config.videos, sampler=self.sampler, window_frames=self.window_frames
+        )
+
+
+def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
+    """Make every choice of an extraction; reads catalogue and store, looks into videos, writes nothing.
+
+    Raises
+    ------
+    RefusedError
+        With the differences, if the store at hand was planned for other videos or by another rule.
+    VidattError
+        If catalogue, videos or store cannot be read.
+    """
+    slice_index, slices = parse_slice(config.slice)
+    catalogue = open_catalogue(config)
+    store = Store.open(config.store) if config.store.exists() else None
+    views = Views.parse(config.views)
+    sampler, window_frames, shard_videos = _open_choices(config, catalogue, store)
+    recorded = StorePlan(
+        dataset=catalogue.name,
+        catalogue_sha256=catalogue.digest(),
+        sampler=str(sampler),
+        window_frames=window_frames,
+        view_rule=str(views),
+        seed=config.seed,
+        shard_videos=shard_videos,
+    )
+    if store is None:
+        length = plan_segments(catalogue, config.videos, sampler, jobs=cpu_count())
+        index, layout = make_index(catalogue, length, views=views.count, shard_videos=shard_videos, seed=config.seed)
+    elif odd := differences(asdict(recorded), asdict(store.plan)):
+        raise RefusedError(
+            f"The store {config.store} was planned differently: {'; '.join(odd)}. "
+            "Name another --store, or repeat the old options."
+        )
+    else:
+        index, layout = store.index, store.layout
+    return ExtractionPlan(
+        config=config,
+        catalogue=catalogue,
+        streams=_as_begun(config.streams, store),
+        sampler=sampler,
+        window_frames=window_frames,
+        views=views,
+        index=index,
+        layout=layout,
+        recorded=recorded,
+        store=store,
+        shards=range(slice_index, layout.shard_count, slices),
+    )
+
+
+def _open_choices(config: ExtractConfig, catalogue: Catalogue, store: Store | None) -> tuple[Sampler, int, int]:
+    """Return sampler, window and videos per shard: as asked, else the store's, else those that fit the streams."""
+    if store is not None:
+        rule, window_frames, shard_videos = store.plan.sampler, store.plan.window_frames, store.plan.shard_videos
+    else:
+        kinds = [stream.kind for stream in config.streams]
+        rule, window_frames = config.default_sampler, max(kind.window_frames for kind in kinds)
+        shard_videos = shard_size(len(catalogue.videos), kinds)
+    rule, window_frames = config.sampler or rule, config.window_frames or window_frames
+    shard_videos = config.shard_videos or shard_videos
+    if rule is None or window_frames is None or shard_videos is None:
+        raise RefusedError(
+            f"The store {config.store} does not say how its segments were placed, so no extraction can add to it; "
+            "name another --store."
+        )
+    return Sampler.parse(rule), window_frames, shard_videos
+
+
+def open_catalogue(config: ExtractConfig) -> Catalogue:
+    """Read the dataset's catalogue; its quirks go to the log.
+
+    Raises
+    ------
+    MissingFileError
+        If the folder of the videos is not there, or an annotation file.
+    UsageError
+        For an unknown dataset, or files that are no catalogue.
+    """
+    describe(config.dataset)  # a misspelt name before a missing folder of that name
+    if not config.videos.is_dir():
+        raise MissingFileError(
+            f"There is no folder {config.videos} with the videos of {config.dataset!r}; name it with --videos DIR "
+            f"(`vidatt datasets {config.dataset}` says what belongs there)."
+        )
+    catalogue = load_catalogue(
+        config.dataset, annotations=config.annotations, videos=config.videos, options=config.dataset_options
+    )
+    refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
+    for note in catalogue.notes:
+        log.info("%s: %s", config.dataset, note)
+    return catalogue
+
+
+def _as_begun(streams: tuple[StreamConfig, ...], store: Store | None) -> tuple[StreamConfig, ...]:
+    """Let `auto` (precision, flow engine) mean what the store was begun with: other hardware can continue it."""
+    if store is None:
+        return streams
+    recipes = {name: store.stream(name).recipe for name in store.stream_names}
+    return tuple(_as_in(recipes[s.name], s) if s.name in recipes else s for s in streams)
+
+
+def _as_in(recipe: Mapping[str, Any], stream: StreamConfig) -> StreamConfig:
+    if stream.precision == "auto" and "precision" in recipe:  # an imported stream may not say
+        stream = replace(stream, precision=recipe["precision"])
+    if stream.flow_engine == "auto" and "flow" in recipe:
+        stream = replace(stream, flow_engine=recipe["flow"]["engine"])
+    return stream
 
 
 def plan_segments(catalogue: Catalogue, videos: Path, sampler: Sampler, *, jobs: int) -> np.ndarray:
@@ -92,70 +258,21 @@ def _nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def shard_size(videos: int, streams: Sequence[str]) -> int:
-    """Return the videos per shard: 64, 16 where flow makes extraction slow, fewer for few videos."""
-    return max(1, min(16 if "flow" in streams else 64, videos // 32))
+def shard_size(videos: int, kinds: Iterable[StreamKind]) -> int:
+    """Return the videos per shard: 64, fewer where a stream's extraction is slow, fewer for few videos."""
+    most = min((kind.shard_videos for kind in kinds), default=StreamKind.shard_videos)
+    return max(1, min(most, videos // 32))
 
 
-def video_jobs(store: Store, videos: Path, shard: int) -> tuple[VideoJob, ...]:
-    """Return what a worker has to read for one shard."""
-    index = store.index
-    sampler = Sampler.parse(store.attributes["sampler"])
-    jobs = []
-    for position in store.shard_videos(shard):
-        start, stop = (None if np.isnan(x) else float(x) for x in index.span_seconds[position])
-        jobs.append(
-            VideoJob(
-                id=str(index.ids[position]),
-                path=videos / str(index.paths[position]),
-                sampler=sampler,
-                window_frames=store.attributes["window_frames"],
-                segments=int(index.length[position]),
-                start_seconds=start,
-                stop_seconds=stop,
-            )
-        )
-    return tuple(jobs)
-
-
-def check_videos_folder(videos: Path, dataset: str) -> None:
-    """Refuse a video folder that is not there.
-
-    Raises
-    ------
-    MissingFileError
-    """
-    if not videos.is_dir():
-        raise MissingFileError(
-            f"There is no folder {videos} with the videos of {dataset!r}; name it with --videos DIR "
-            f"(`vidatt datasets {dataset}` says what belongs there)."
-        )
-
-
-def default_videos(dataset: str) -> Path:
-    """Return `$VIDATT_DATA/<dataset>`, else `./data/<dataset>`."""
-    return Path(os.environ.get("VIDATT_DATA", "data")) / dataset
-
-
-def default_store(dataset: str) -> Path:
-    """Return `$VIDATT_CACHE/<dataset>.zarr`, else `./cache-store/<dataset>.zarr`."""
-    return Path(os.environ.get("VIDATT_CACHE", "cache-store")) / f"{dataset}.zarr"
-
-
-def parse_slice(text: str | None) -> tuple[int, int]:
-    """Return (index, count) of the static slice: `--shard I/N`, else Slurm's array variables, else (0, 1).
-
-    Raises
-    ------
-    UsageError
-    """
-    environment = os.environ
-    if text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-        text = f"{int(environment['SLURM_ARRAY_TASK_ID']) - first}/{environment['SLURM_ARRAY_TASK_COUNT']}"
-    if text is None:
-        return 0, 1
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UsageError(f"--shard {text!r}: write I/N with 0 <= I < N, such as 0/4.")
-    return int(index), int(count)
+def video_job(index: Index, position: int, *, videos: Path, sampler: Sampler, window_frames: int) -> VideoJob:
+    """Return what is to be read of the video at a position of the index."""
+    start, stop = (None if np.isnan(x) else float(x) for x in index.span_seconds[position])
+    return VideoJob(
+        id=str(index.ids[position]),
+        path=videos / str(index.paths[position]),
+        sampler=sampler,
+        window_frames=window_frames,
+        segments=int(index.length[position]),
+        start_seconds=start,
+        stop_seconds=stop,
+    )

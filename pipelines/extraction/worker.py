@@ -14,13 +14,16 @@ from ...cache.ledger import VideoOutcome
 from ...cache.store import Store
 from ...errors import VidattError
 from ...extract.decoder import DecoderSettings
+from ...extract.sampling import Sampler
+from ...extract.segments import ShardJob
 from ...extract.streams import StreamConfig
 from ...extract.video import VideoReport
+from ...extract.views import Views
 from .breaker import Breaker
-from .plan import video_jobs
+from .plan import video_job
 
 if TYPE_CHECKING:  # only the child computes: its parent knows the messages and is spared importing torch
-    from ...extract.extractor import ShardArrays, ShardJob
+    from ...extract.extractor import ShardArrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,10 @@ class WorkerConfig:
 
     videos: Path
     streams: tuple[StreamConfig, ...]
+    sampler: Sampler
+    window_frames: int
+    views: Views
+    seed: int
     device: str
     decoders: int
     batch_segments: int
@@ -90,7 +97,7 @@ def _work(connection: Connection[Any, Any]) -> None:
     import cv2
     import torch
 
-    from ...extract.extractor import Extractor, ShardJob
+    from ...extract.extractor import Extractor
 
     config: WorkerConfig = connection.recv()
     if config.device == "cpu":
@@ -98,7 +105,7 @@ def _work(connection: Connection[Any, Any]) -> None:
     cv2.setNumThreads(1)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    setups = tuple(stream.setup(config.device) for stream in config.streams)
+    setups = tuple(stream.setup(config.device, views=config.views, seed=config.seed) for stream in config.streams)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc
         libc.malloc_trim(0)  # the parts of the networks that were cut away: 0.1 GB and more
@@ -116,9 +123,7 @@ def _work(connection: Connection[Any, Any]) -> None:
             shard = connection.recv()
             if shard is None:
                 return
-            first, stop = store.shard_row_range(shard)
-            offsets = tuple(int(store.index.offset[p]) - first for p in store.shard_videos(shard))
-            yield ShardJob(shard, stop - first, video_jobs(store, config.videos, shard), offsets)
+            yield _shard_job(store, shard, config)
 
     breaker = Breaker()
 
@@ -143,6 +148,16 @@ def _work(connection: Connection[Any, Any]) -> None:
                 continue
             _commit(store, held, tell)
         _commit(store, held, tell)
+
+
+def _shard_job(store: Store, shard: int, config: WorkerConfig) -> ShardJob:
+    first, stop = store.shard_row_range(shard)
+    videos = store.shard_videos(shard)
+    jobs = tuple(
+        video_job(store.index, p, videos=config.videos, sampler=config.sampler, window_frames=config.window_frames)
+        for p in videos
+    )
+    return ShardJob(shard, stop - first, jobs, tuple(int(store.index.offset[p]) - first for p in videos))
 
 
 def _commit(store: Store, shards: list[ShardArrays], tell: Callable[[object], None]) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ... import __version__
 from ...cache.batches import Batches
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
 from ...heads.contract import FitDefaults, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings, resolve_settings
+from ...version import __version__
 from ..metrics.classification import multi_hot, summary
 from ..runs.reload import open_store, require_fit
 from ..runs.run import WEIGHTS, Run

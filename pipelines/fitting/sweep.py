@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
 from ...heads.registry import resolve_settings
-from ..extraction.extract import cpu_count
 from ..results.evaluate import evaluate
 from ..runs.progress import Progress
 from ..runs.run import Run

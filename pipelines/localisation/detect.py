@@ -152,7 +152,7 @@ def submission_classes(store: Store) -> tuple[list[int], np.ndarray]:
     """
     classes, known = store.index.classes, store.index.interval_label
     ids = list(range(1, len(classes) + 1))
-    if store.attributes.get("dataset") == "thumos14":
+    if store.plan.dataset == "thumos14":
         ids = [THUMOS14_IDS.get(name, id) for id, name in zip(ids, classes, strict=True)]
         return ids, np.flatnonzero([name in THUMOS14_IDS for name in classes])
     labels = np.unique(known[known != AMBIGUOUS])

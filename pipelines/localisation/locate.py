@@ -106,9 +106,9 @@ class _Place:
     """Where the cells of a run's maps lie in the frames of a store's videos."""
 
     def __init__(self, store: Store, streams: list[str]) -> None:
-        if str(store.attributes.get("view_rule", "")).startswith("train"):
+        if (store.plan.view_rule or "").startswith("train"):
             raise UsageError(
-                f"{store.path} holds random crops (views {store.attributes['view_rule']}), whose place in the frame is "
+                f"{store.path} holds random crops (views {store.plan.view_rule}), whose place in the frame is "
                 "not kept; extract with --views center."
             )
         self._store, self._streams = store, streams

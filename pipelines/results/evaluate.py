@@ -140,18 +140,18 @@ def evaluate_officially(
                 "(first -> second)."
             )
     stores = [open_store(_fit_of(run), store_path) for run in runs]
-    dataset = stores[0].attributes.get("dataset")
+    dataset = stores[0].plan.dataset
     find_protocol(dataset, what)
     for run, store in zip(runs, stores, strict=True):
-        if store.attributes.get("dataset") != dataset:
+        if store.plan.dataset != dataset:
             raise RefusedError(f"Runs {first.path} and {run.path} are of different datasets.")
     chosen = [split or run.identity["split"] for run in runs]
-    official_splits(stores[0].attributes["dataset"], chosen, sorted(stores[0].index.splits), what)
+    official_splits(str(dataset), chosen, sorted(stores[0].index.splits), what)
     done = [
         _recorded(run, split) if "parts" in run.identity else evaluate(run.path, store_path, split, device=device)
         for run in runs
     ]
-    number = official(stores[0].attributes["dataset"], done, sorted(stores[0].index.splits), what)
+    number = official(str(dataset), done, sorted(stores[0].index.splits), what)
     if len(done) == 1:
         return done[0] | {"official": number}
     return {
@@ -279,7 +279,7 @@ def attention(
 
 def central_view(store: Store) -> int:
     """Return the view that shows the centre of the frame: the fifth of `10crop`, else the first there is."""
-    return 4 if store.attributes.get("view_rule") == "10crop" else 0
+    return 4 if store.plan.view_rule == "10crop" else 0
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
@@ -335,7 +335,7 @@ def _protocol(
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
     if store.views > 1:
-        rule = store.attributes.get("view_rule")
+        rule = store.plan.view_rule
         parts.append(f"{head.score_kind} averaged over {store.views} views" + (f" ({rule})" if rule else ""))
     elif head.score_kind != Head.score_kind:
         parts.append(f"by {head.score_kind}")

@@ -63,7 +63,7 @@ def evaluate_scores(
         store = Store.open(store_path)
         index = store.index
         if by_official_protocol:
-            find_protocol(store.attributes.get("dataset"), str(path))
+            find_protocol(store.plan.dataset, str(path))
         names, multi_label = index.classes, index.multi_label
         table = read_scores(path, names, average_clips=average_clips)
         split = choose_split(store, split, guess=False)
@@ -97,7 +97,7 @@ def evaluate_scores(
         **measured(scores, hot, names, multi_label=multi_label),
     }
     if by_official_protocol:
-        result["official"] = official(store.attributes["dataset"], [result], sorted(index.splits), str(path))
+        result["official"] = official(str(store.plan.dataset), [result], sorted(index.splits), str(path))
     return result
 
 

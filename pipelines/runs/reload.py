@@ -52,14 +52,21 @@ def recorded_store(path: Path) -> Path:
     return Path(run.config["environment"]["store"])
 
 
-def load_head(run: Run) -> Head:
+def load_head(run: Run | str | Path) -> Head:
     """Build the head of a run with its fitted weights, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    run : or its folder
 
     Raises
     ------
+    MissingFileError
+        If there is no run, or it has no weights yet.
     UsageError
-        If the run has no weights yet, they do not fit its configuration, or it is no fit of a head.
+        If its weights do not fit its configuration, or it is no fit of a head.
     """
+    run = run if isinstance(run, Run) else Run.open(Path(run))
     require_fit(run)
     head = rebuild(run.identity)
     try:

@@ -17,10 +17,17 @@ class StopRequest:
     """A context manager that remembers the first stop signal in `name`; the ones after it act as they did before.
 
     Outside the main thread it catches nothing: Python delivers signals to the main thread only.
+
+    Parameters
+    ----------
+    work : what is finished before the stop, for the message
+    keep : go on catching; whoever asks looks at `count`
     """
 
-    def __init__(self) -> None:
+    def __init__(self, work: str = "the step in work", *, keep: bool = False) -> None:
         self.name: str | None = None  # such as "SIGTERM"
+        self.count = 0
+        self._work, self._keep = work, keep
         self._before: dict[signal.Signals, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
@@ -32,9 +39,12 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
-        log.warning("%s: finishing the step in work, then stopping; once more stops at once", self.name)
-        self._restore()
+        self.count += 1
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            log.warning("%s: finishing %s, then stopping; once more stops at once", self.name, self._work)
+        if not self._keep:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

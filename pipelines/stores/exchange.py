@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ... import __version__
 from ...cache.interchange import npy
 from ...cache.interchange.foreign import (
     AXES,
@@ -40,6 +39,7 @@ from ...cache.store import Store
 from ...errors import MissingFileError, UnknownNameError, UsageError, nearest_key_error
 from ...extract.datasets.catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from ...extract.datasets.listed import load as load_manifest
+from ...version import __version__
 from ..extraction.plan import make_index, shard_size
 from ..runs.progress import Progress
 

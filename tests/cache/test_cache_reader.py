@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -117,6 +118,31 @@ def test_reader_names_the_damaged_file(tmp_path, kind, words, rows):
     with pytest.raises(CorruptStoreError, match=words):
         reader.read_rows(*rows)
     np.testing.assert_array_equal(reader.read_rows(0, 12), good)  # the other shard is as good as before
+
+
+@pytest.mark.parametrize("kind", ["bit in a chunk", "truncated", "gone"])
+def test_damage_is_mended_as_its_message_says(tmp_path, kind):
+    stream = filled(tmp_path / "s.zarr", [3] * 8)
+    good, path = stream.reader().read_rows(0, 24), stream.path / "cubes" / "c.1.0.0.0"
+    path.unlink() if kind == "gone" else damage_file(path, kind)
+    with pytest.raises(
+        CorruptStoreError, match=r"repeat the `vidatt extract --dataset synthetic --store .*` of"
+    ) as told:
+        stream.reader().read_rows(0, 24)
+    marker = Path(re.search(r"; delete (\S+) and repeat", str(told.value))[1])
+    marker.unlink()
+    assert stream.missing_shards() == [1]  # what the command does is to publish the shards that are missing
+    assert stream.publish(1, **synthetic_shard(stream, 1))
+    np.testing.assert_array_equal(stream.reader().read_rows(0, 24), good)
+
+
+def test_damage_of_an_imported_stream_sends_to_the_import(tmp_path):
+    store = synthetic_store(tmp_path / "s.zarr", [3] * 4)
+    stream = store.add_stream("rgb", cube_shape=(1, 1, 4), recipe={"imported": {"from": "x.h5"}})
+    stream.publish(0, **synthetic_shard(stream, 0))
+    (stream.path / "cubes" / "c.0.0.0.0").unlink()
+    with pytest.raises(CorruptStoreError, match="import it again into a new store with `vidatt cache import`"):
+        stream.reader().read_video(0)
 
 
 def test_reader_checks_the_checksum_of_a_chunk_once(tmp_path):

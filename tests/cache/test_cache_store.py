@@ -82,7 +82,6 @@ def test_index_survives_the_store(tmp_path):
             assert getattr(read, field.name).dtype == getattr(index, field.name).dtype
     assert read.position("c.avi") == 2
     assert [type(name) for name in read.ids] == [str] * 3
-    assert read.intervals(2).tolist() == [1]
     assert read.boxes(1).tolist() == [0]
     with pytest.raises(UsageError, match=r"no video 'd.avi'; its ids are like 'b/ü.avi'"):
         read.position("d.avi")
@@ -360,3 +359,31 @@ def test_marker_names_job_versions_and_files(tmp_path, monkeypatch):
     assert set(marker["files"]) == {"cubes/c.0.0.0.0", "frames/c.0.0", "seconds/c.0"}
     assert marker["rows"] == 12
     assert str(os.getpid()) not in json.dumps(marker)
+
+
+def test_store_gives_streams_by_name_and_videos_by_id_or_position(tmp_path):
+    store = synthetic_store(tmp_path / "s.zarr", [3] * 12, views=2)
+    stream = store.add_stream("rgb", cube_shape=(2, 2, 4), recipe={})
+    stream.publish(0, **synthetic_shard(stream, 0))
+    assert list(store) == ["rgb"]
+    assert "rgb" in store
+    with pytest.raises(UsageError, match=r"no stream 'flow'; it has rgb"):
+        store["flow"]
+    rgb, reader = store["rgb"], store.stream("rgb").reader()
+    for position in (0, 6, np.int64(10)):  # ok; truncated after 1 of 3 segments; missing
+        video, same = rgb[position], rgb[str(store.index.ids[position])]
+        assert video.id == same.id == store.index.ids[position]
+        np.testing.assert_array_equal(video.cubes, reader.read_video(position))
+        np.testing.assert_array_equal(same.cubes, video.cubes)
+        np.testing.assert_array_equal(video.frames, reader.frames(position))
+        np.testing.assert_array_equal(video.seconds, reader.seconds(position))
+        assert video.valid.tolist() == [[True] * 3, [True, False, False], [False] * 3][(0, 6, 10).index(position)]
+    np.testing.assert_array_equal(rgb.video(5, view=1).cubes, reader.read_video(5, view=1))
+    assert [video.id for video in rgb] == store.index.ids.tolist()
+    assert len(rgb) == 12
+    assert repr(video).startswith("VideoCubes('v0010.avi', cubes=[3, 2, 2, 4], frames=[3, 3], seconds=[3], valid=[3]")
+    for wrong, words in (("x.avi", "no video 'x.avi'"), (12, "videos 0..11"), (-1, "videos 0..11")):
+        with pytest.raises(UsageError, match=words):
+            rgb[wrong]
+    with pytest.raises(ValueError, match="contradict each other"):
+        dataclasses.replace(video, valid=video.valid[:1])

@@ -14,13 +14,14 @@ import pytest
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
+from vidatt.extract.kinds import RGB
 from vidatt.extract.sampling import Sampler
 from vidatt.extract.segments import Message, VideoEnd, VideoJob, _place, read_segments
 from vidatt.extract.video import VideoProblemError, VideoReader
 from vidatt.extract.views import Geometry, Views
 from vidatt.extract.windows import StreamInput
 
-RAW = StreamInput(name="rgb", kind="rgb", geometry=Geometry(resize="none", crop_px=48), views=Views.parse("center"))
+RAW = StreamInput(name="rgb", kind=RGB, geometry=Geometry(resize="none", crop_px=48), views=Views.parse("center"))
 IN_THE_DECODER = "import sys, os, signal\nif 'vidatt.extract.decoder:serve' in sys.orig_argv:\n    import av\n"
 OTHER_OPEN = IN_THE_DECODER + "    av.open = lambda: None\n"  # as a version of PyAV that takes other arguments
 NO_OPENCV = IN_THE_DECODER.replace("import av", "sys.modules['cv2'] = None")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from vidatt.extract.decoder import Decoder, DecoderSettings
+from vidatt.extract.kinds import CLIP, RGB
 from vidatt.extract.sampling import Sampler
 from vidatt.extract.segments import Message, VideoEnd, VideoJob, VideoStart, read_segments
 from vidatt.extract.video import VideoProblemError, VideoReader, expected_frames, presentation_seconds
@@ -21,7 +22,7 @@ from vidatt.extract.views import Geometry, Views
 from vidatt.extract.windows import Chunk, StreamInput
 
 SQUARE = Geometry(resize="none", crop_px=48)
-RAW = StreamInput(name="rgb", kind="rgb", geometry=SQUARE, views=Views.parse("center"))
+RAW = StreamInput(name="rgb", kind=RGB, geometry=SQUARE, views=Views.parse("center"))
 
 
 def _job(path: Path, rule: str = "centre:10", **more: float) -> VideoJob:
@@ -74,7 +75,7 @@ def test_segments_are_the_frames_that_the_time_map_names(clip: Path) -> None:
 
 
 def test_windows_are_clamped_at_the_last_frame(clip: Path) -> None:
-    stream = StreamInput(name="clip", kind="clip", geometry=SQUARE, views=Views.parse("center"))
+    stream = StreamInput(name="clip", kind=CLIP, geometry=SQUARE, views=Views.parse("center"))
     inputs, end, _ = _read(_job(clip, "every:25"), stream)
     expected = np.minimum(end.first_frames[:, None] + np.arange(16), 59)
     assert end.first_frames.tolist() == [0, 25, 50]

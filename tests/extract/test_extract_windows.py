@@ -9,15 +9,16 @@ import pytest
 
 from vidatt.extract.flow.engines import tvl1
 from vidatt.extract.flow.levels import quantise
+from vidatt.extract.kinds import FLOW
 from vidatt.extract.views import Geometry, Views
-from vidatt.extract.windows import Chunk, FlowCollector, FlowSettings, FrameStore, GrayChunk, StreamInput, collector
+from vidatt.extract.windows import Chunk, FlowCollector, FlowSettings, FrameStore, GrayChunk, StreamInput, collect_flow
 
 GEOMETRY = Geometry(resize="none", crop_px=16)
 
 
 def _stream(views: str = "center", engine: str = "numba") -> StreamInput:
     return StreamInput(
-        name="flow", kind="flow", geometry=GEOMETRY, views=Views.parse(views), flow=FlowSettings(engine=engine)
+        name="flow", kind=FLOW, geometry=GEOMETRY, views=Views.parse(views), flow=FlowSettings(engine=engine)
     )
 
 
@@ -73,7 +74,7 @@ def test_each_pair_is_computed_once_and_stacked_in_order(count: int, firsts: lis
 
 def test_a_single_frame_has_no_motion() -> None:
     chunks: list[Chunk] = []
-    flows = collector(_stream(), np.array([0, 0]), (0, 0), (0,), chunks.append)
+    flows = collect_flow(_stream(), np.array([0, 0]), (0, 0), (0,), chunks.append)
     flows.add(0, _frames(1)[0])
     flows.flush()
     assert (chunks[0].inputs == 128).all()
@@ -82,7 +83,7 @@ def test_a_single_frame_has_no_motion() -> None:
 def test_flow_in_the_worker_is_fed_the_same_frames() -> None:
     frames, firsts = _frames(25), np.array([0, 4, 12])
     grays: list[GrayChunk] = []
-    sender = collector(_stream(engine="torch"), firsts, (0, 24), (0,), grays.append)
+    sender = collect_flow(_stream(engine="torch"), firsts, (0, 24), (0,), grays.append)
     for index, frame in enumerate(frames):
         if sender.wants(index):
             sender.add(index, frame)

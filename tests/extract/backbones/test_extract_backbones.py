@@ -230,5 +230,3 @@ class TestWeightsFiles:
 def test_stream_config_refuses_unknown_names() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown stream 'rgbb'. Did you mean 'rgb'"):
         StreamConfig(name="rgbb", backbone="hog")
-    with pytest.raises(UsageError, match=r"Unknown views 'centre'; write center, 10crop or train:K"):
-        StreamConfig(name="rgb", backbone="hog", views="centre")

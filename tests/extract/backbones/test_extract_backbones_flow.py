@@ -110,7 +110,7 @@ def test_other_first_convolutions_are_refused_in_one_line(
         pytest.param({"name": "hog"}, "'hog' works on rgb, not on flow; for flow there are hof, resnet101", id="hog"),
         pytest.param({"name": "c3d"}, "'c3d' works on clip, not on flow", id="c3d"),
         pytest.param({"name": "torchvision:r3d_18"}, "torchvision:MODEL:NODE with an image MODEL", id="video"),
-        pytest.param({"name": "vgg16", "kind": "flows"}, "Unknown kind of stream 'flows'. Did you mean", id="kind"),
+        pytest.param({"name": "vgg16", "kind": "flows"}, "Unknown stream 'flows'. Did you mean", id="kind"),
         pytest.param({"name": "vgg16", "preprocessing": "imagenet"}, "Known: flow-caffe, flow-tsn", id="rules"),
         pytest.param({"name": "hof", "layer": "cells"}, "Unknown layer of hof 'cells'", id="layer"),
     ],

@@ -44,7 +44,7 @@ def test_registry_names_the_official_protocols() -> None:
         "moments": "top1-top5-average",
     }
     with pytest.raises(ValueError, match="'x' has the protocol 'mapp'"):
-        DatasetInfo(name="x", summary="", layout="", source="", annotation_files=(), protocol="mapp")
+        DatasetInfo(name="x", summary="", layout="", source="", protocol="mapp")
 
 
 @pytest.mark.parametrize("name", dataset_names())
@@ -54,7 +54,6 @@ def test_registry_describes_every_dataset(name: str) -> None:
     assert "\n" not in info.summary
     assert "VIDEOS" in info.layout
     assert info.source
-    assert info.annotation_files
 
 
 @pytest.mark.parametrize("name", dataset_names())

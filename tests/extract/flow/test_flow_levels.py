@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vidatt.errors import UsageError
-from vidatt.extract.flow import dequantise, flip_horizontal, quantise
+from vidatt.extract.flow import dequantise, quantise
 
 PIXELS = [-30, -20, -0.01, 0, 7.3, 20, 30]
 LEVELS = [0, 0, 127, 128, 174, 255, 255]
@@ -41,17 +41,6 @@ def test_dequantise_returns_every_level_and_stays_within_half_a_level(bound: flo
     assert np.abs(dequantise(quantise(flow, bound=bound), bound=bound) - flow).max() <= bound / 255 + 1e-5
 
 
-def test_flip_horizontal_mirrors_and_turns_x_only() -> None:
-    levels = np.random.default_rng(0).integers(0, 256, (4, 2, 5, 7), dtype=np.uint8)
-    kept = levels.copy()
-    flipped = flip_horizontal(levels)
-    np.testing.assert_array_equal(levels, kept)
-    np.testing.assert_array_equal(flipped[:, 0], 255 - levels[:, 0, :, ::-1])
-    np.testing.assert_array_equal(flipped[:, 1], levels[:, 1, :, ::-1])
-    np.testing.assert_array_equal(flip_horizontal(flipped), levels)
-    np.testing.assert_array_equal(flip_horizontal(torch.from_numpy(levels)).numpy(), flipped)
-
-
 def test_levels_refuse_what_they_cannot_map() -> None:
     with pytest.raises(UsageError, match="quantised already"):
         quantise(np.zeros(3, np.uint8))
@@ -65,7 +54,3 @@ def test_levels_refuse_what_they_cannot_map() -> None:
         quantise(torch.tensor([float("nan")]))
     with pytest.raises(UsageError, match="call quantise first"):
         dequantise(np.zeros(3, np.float32))
-    with pytest.raises(UsageError, match="call quantise first"):
-        flip_horizontal(torch.zeros(2, 3, 3))
-    with pytest.raises(UsageError, match="x then y"):
-        flip_horizontal(np.zeros((20, 5, 5), np.uint8))

@@ -21,7 +21,7 @@ from vidatt.cache.store import Store
 from vidatt.extract.backbones.preprocessing import IMAGENET
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.video import VideoReader
-from vidatt.extract.views import Geometry
+from vidatt.extract.views import CENTER, Geometry
 
 VIDATT = [sys.executable, "-m", "vidatt"]
 
@@ -271,7 +271,9 @@ def test_vgg16_cubes_equal_torchvision_on_the_real_ucf101_clip(shared_data: Path
     with VideoReader(path) as video:
         pictures = [f.rgb() for f in video.frames()]
     geometry = Geometry(resize="short:256", crop_px=224)
-    pixels = torch.from_numpy(np.stack([geometry.apply(pictures[i]) for i in frames[:, 1]]))
+    pixels = torch.from_numpy(
+        CENTER.cut(np.stack([geometry.resized(pictures[i]) for i in frames[:, 1]]), geometry, key=())[0]
+    )
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
     pixels = (pixels - torch.tensor(IMAGENET.mean).view(1, 3, 1, 1)) / torch.tensor(IMAGENET.std).view(1, 3, 1, 1)
     torch.manual_seed(0)

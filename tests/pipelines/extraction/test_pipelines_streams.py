@@ -18,7 +18,7 @@ from vidatt.extract.flow.engines import tvl1
 from vidatt.extract.flow.levels import quantise
 from vidatt.extract.streams import StreamConfig
 from vidatt.extract.video import VideoReader
-from vidatt.extract.views import Geometry
+from vidatt.extract.views import CENTER, Geometry
 
 
 def _extract(videos: Path, store: Path, *more: str, code: int = 0) -> dict[str, Any]:
@@ -81,7 +81,8 @@ def test_streams_equal_their_parts_computed_by_hand(shapes: Path, store: Path) -
     first = opened.stream("flow").reader().frames(position)[:, 0]
     stacks = np.stack([np.ascontiguousarray(square[f : f + 10].transpose(2, 3, 0, 1)) for f in first])
     stacks = stacks.reshape(-1, 112, 112, 20)
-    clips = np.stack([np.stack([geometry.apply(pictures[i]) for i in range(f, f + 16)]) for f in first])
+    resized = np.stack([geometry.resized(picture) for picture in pictures])
+    clips = np.stack([CENTER.cut(resized[f : f + 16], geometry, key=())[0] for f in first])
     for name, backbone, inputs in (("flow", "hof", stacks), ("clip", "hog3d", clips)):
         setup = StreamConfig(name=name, backbone=backbone, resize="short:112", crop_px=112).setup("cpu")
         with torch.inference_mode():

@@ -20,7 +20,8 @@ from vidatt.cli.main import main
 from vidatt.extract.datasets.catalogue import AMBIGUOUS
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.streams import StreamConfig
-from vidatt.pipelines.extraction.extract import ExtractConfig, extract
+from vidatt.pipelines.extraction.config import ExtractConfig
+from vidatt.pipelines.extraction.extract import extract
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.localisation.segment_scores import FILE
 from vidatt.pipelines.localisation.submission import evaluate_detections

@@ -1,0 +1,79 @@
+"""The rows of a store: which video has which, and which shard holds them."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from .index import Index
+from .layout import Layout
+from .plan import StorePlan
+
+
+class StoreRows:
+    """What a stream knows of the store that it lies in, and a store is built on.
+
+    Attributes
+    ----------
+    path : the folder of the store
+    attributes : schema, digests, row layout, and what the planner gave
+    index : the videos, in store order
+    views, rows, chunk_rows, shard_rows : the layout; rows of a video are view-major, then by segment
+    """
+
+    def __init__(self, path: Path, attributes: dict[str, Any], index: Index) -> None:
+        self.path, self.attributes, self.index = path, attributes, index
+        self.views: int = attributes["views"]
+        self.rows: int = attributes["rows"]
+        self.chunk_rows: int = attributes["chunk_rows"]
+        self.shard_rows: int = attributes["shard_rows"]
+
+    @cached_property
+    def plan(self) -> StorePlan:
+        """What the planner said of it."""
+        return StorePlan.of(self.attributes)
+
+    @property
+    def layout(self) -> Layout:
+        """Which rows each video has."""
+        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards, the same for every stream."""
+        return -(-self.rows // self.shard_rows)
+
+    @property
+    def equal_lengths(self) -> bool:
+        """Whether all videos have the same number of segments (a trimmed set)."""
+        return bool((self.index.length == self.index.length[0]).all())
+
+    @property
+    def command(self) -> str:
+        """The command that continues the extraction."""
+        named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
+        return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
+
+    @cached_property
+    def _first_shards(self) -> np.ndarray:
+        return self.index.offset // self.shard_rows  # ascending
+
+    def shard_videos(self, shard: int) -> range:
+        """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
+        self._check_shard(shard)
+        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
+        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
+
+    def shard_row_range(self, shard: int) -> tuple[int, int]:
+        """Return the rows [start, stop) of a shard."""
+        self._check_shard(shard)
+        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+
+    def _check_shard(self, shard: int) -> None:
+        if not 0 <= shard < self.shard_count:
+            raise UsageError(f"The store {self.path} has shards 0..{self.shard_count - 1}, not {shard}.")

@@ -1,0 +1,169 @@
+"""What there is: `vidatt datasets`, `heads`, `backbones`, `weights`, and `doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UnknownNameError
+from .door import assignments, common
+
+
+@click.command()
+@common
+def doctor() -> tuple[dict[str, Any], str, int]:
+    """Show versions, FFmpeg, devices, cores and what is missing: what a bug report needs.
+
+    \b
+    Example:
+      vidatt doctor
+    """
+    from ..pipelines.doctor import doctor as run
+    from .catalogue_tables import doctor_text
+
+    report = run()
+    return report, doctor_text(report), 1 if report["missing"] else 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--check", "folder", type=click.Path(path_type=Path), help="Report missing, surplus, misnamed videos.")
+@click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A setting of the dataset.")
+@common
+def datasets(
+    name: str | None, folder: Path | None, annotations: Path | None, options: tuple[str, ...]
+) -> tuple[dict[str, Any], str, int]:
+    """List the datasets, explain one, or check its files.
+
+    \b
+    Example:
+      vidatt datasets
+      vidatt datasets ucf101
+      vidatt datasets ucf101 --check /data/UCF-101 --annotations /data/ucfTrainTestlist
+    """
+    from ..extract.datasets.registry import check, dataset_names, describe, load_catalogue
+    from .catalogue_tables import check_text, dataset_text, listing
+
+    if name is None:
+        found = {known: describe(known).summary for known in dataset_names()}
+        return {"datasets": found}, listing(found), 0
+    info = describe(name)
+    if folder is None:
+        return _plain(info), dataset_text(info), 0
+    catalogue = load_catalogue(name, annotations=annotations, videos=folder, options=assignments("--option", options))
+    report = check(name, catalogue, folder)
+    result = {
+        "dataset": name,
+        "videos": len(catalogue.videos),
+        "missing": list(report.missing),
+        "surplus": list(report.surplus),
+        "misnamed": [list(pair) for pair in report.misnamed],
+        "outside": [list(pair) for pair in report.outside],
+        "notes": list(catalogue.notes),
+    }
+    return result, check_text(result), 1 if report.missing or report.misnamed or report.outside else 0
+
+
+@click.command()
+@click.argument("name", required=False)
+@common
+def heads(name: str | None) -> tuple[dict[str, Any], str, int]:
+    """List the heads, or show the settings and presets of one.
+
+    \b
+    Example:
+      vidatt heads
+      vidatt heads stan
+    """
+    from ..heads.registry import HEADS, head_names, preset_names, resolve_settings
+    from .catalogue_tables import head_text, listing
+
+    if name is None:
+        found = {known: HEADS[known].summary for known in head_names()}
+        return {"heads": found}, listing(found), 0
+    presets = {preset: resolve_settings(name, preset).to_dict() for preset in preset_names(name)}
+    result = {"head": name, "summary": HEADS[name].summary, "paper": HEADS[name].paper, "presets": presets}
+    return result, head_text(result), 0
+
+
+@click.command()
+@common
+def backbones() -> tuple[dict[str, Any], str, int]:
+    """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
+
+    \b
+    Example:
+      vidatt backbones
+    """
+    from ..extract.backbones.entry import describe_entry
+    from ..extract.backbones.registry import BACKBONES, backbone_names
+    from ..extract.kinds import KINDS
+    from .catalogue_tables import backbones_text
+
+    found = {
+        kind: {name: describe_entry(BACKBONES[name]) for name in backbone_names(kind)}
+        for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
+    }
+    return {"backbones": found}, backbones_text(found), 0
+
+
+@click.group()
+def weights() -> None:
+    """Published weights: what is known, and fetching it ahead of a job without a network."""
+
+
+@weights.command("list")
+@click.argument("network", required=False)
+@common
+def weights_list(network: str | None) -> tuple[dict[str, Any], str, int]:
+    """List the known weights (of one NETWORK): file, digest, licence, and whether it is here.
+
+    \b
+    Example:
+      vidatt weights list vgg16
+    """
+    from ..extract.backbones.weights import weights_registry
+    from .catalogue_tables import listing
+
+    entries = [e for e in weights_registry().values() if network in (None, e.network)]
+    if not entries:
+        raise UnknownNameError("network", str(network), {e.network for e in weights_registry().values()})
+    result = [{**_plain(entry), "path": str(entry.path), "here": entry.path.exists()} for entry in entries]
+    table = {
+        e.name: f"{'here' if e.path.exists() else 'absent'}  {e.file_name}  {e.digest_words}  {e.licence}"
+        for e in entries
+    }
+    return {"weights": result}, listing(table), 0
+
+
+@weights.command("fetch")
+@click.argument("name")
+@common
+def weights_fetch(name: str) -> tuple[dict[str, Any], str, int]:
+    """Download one weights file and check its digest; NAME is one of the list, timm:MODEL or ORG/NAME of the hub.
+
+    \b
+    Example:
+      vidatt weights fetch vgg16-imagenet1k_v1
+      vidatt weights fetch timm:vit_base_patch14_dinov2
+    """
+    from ..extract.backbones.registry import fetch_weights
+
+    path = fetch_weights(name)
+    return {"name": name, "path": str(path)}, f"{name} is at {path}", 0
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Turn a flat dataclass of our registries into plain values."""
+    from dataclasses import fields
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, Mapping):
+            return {key: plain(x) for key, x in item.items()}
+        return list(item) if isinstance(item, tuple) else item
+
+    return {f.name: plain(getattr(value, f.name)) for f in fields(value)}

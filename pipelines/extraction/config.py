@@ -1,0 +1,101 @@
+"""What one extraction is asked to do: checked when it is made, wherever it is made."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import UsageError
+from ...extract.sampling import Sampler
+from ...extract.streams import StreamConfig
+from ...extract.views import Views
+
+COUNTS = ("window_frames", "shard_videos", "workers", "decoders", "batch_segments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """What one extraction is asked to do; None means what the store says, else the default.
+
+    Raises
+    ------
+    UsageError
+        For no streams, one named twice, another spelling of a rule, and numbers out of range.
+    """
+
+    dataset: str
+    videos: Path
+    store: Path
+    streams: tuple[StreamConfig, ...]
+    annotations: Path | None = None
+    dataset_options: Mapping[str, str] = field(default_factory=dict)
+    sampler: str | None = None
+    default_sampler: str = "uniform:25"  # the recipe's
+    window_frames: int | None = None  # the longest stream's
+    views: str = "center"
+    shard_videos: int | None = None
+    slice: str | None = None  # I/N
+    seed: int = 0  # of the order of videos, random views and random weights
+    device: str = "auto"
+    workers: int | None = None  # one per GPU, or one per CPU core
+    decoders: int | None = None  # per worker
+    batch_segments: int | None = None
+    decode_timeout_seconds: float = 60.0
+    decode_memory_bytes: int = 0  # of a decoder; 0 = no limit
+
+    def __post_init__(self) -> None:
+        if not self.streams:
+            raise UsageError("An extraction needs a stream: name one or more, such as rgb.")
+        if twice := [name for name, count in Counter(s.name for s in self.streams).items() if count > 1]:
+            raise UsageError(f"Stream {twice[0]!r} is named twice; name each stream once.")
+        Sampler.parse(self.default_sampler)
+        if self.sampler is not None:
+            Sampler.parse(self.sampler)
+        Views.parse(self.views)
+        if self.slice is not None:
+            parse_slice(self.slice)
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} of an extraction is {value}: must be 1 or more.")
+        if self.seed < 0:
+            raise UsageError(f"Seed {self.seed}: must be 0 or more.")
+        if not self.decode_timeout_seconds > 0:
+            raise UsageError(f"Decoding timeout {self.decode_timeout_seconds} s: must be above 0.")
+        if self.decode_memory_bytes < 0:
+            raise UsageError(f"Memory of a decoder {self.decode_memory_bytes} bytes: must be 0 (no limit) or more.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
+
+
+def default_videos(dataset: str) -> Path:
+    """Return `$VIDATT_DATA/<dataset>`, else `./data/<dataset>`."""
+    return Path(os.environ.get("VIDATT_DATA", "data")) / dataset
+
+
+def default_store(dataset: str) -> Path:
+    """Return `$VIDATT_CACHE/<dataset>.zarr`, else `./cache-store/<dataset>.zarr`."""
+    return Path(os.environ.get("VIDATT_CACHE", "cache-store")) / f"{dataset}.zarr"
+
+
+def parse_slice(text: str | None) -> tuple[int, int]:
+    """Return (index, count) of the static slice: `--shard I/N`, else Slurm's array variables, else (0, 1).
+
+    Raises
+    ------
+    UsageError
+    """
+    environment = os.environ
+    if text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
+        text = f"{int(environment['SLURM_ARRAY_TASK_ID']) - first}/{environment['SLURM_ARRAY_TASK_COUNT']}"
+    if text is None:
+        return 0, 1
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise UsageError(f"--shard {text!r}: write I/N with 0 <= I < N, such as 0/4.")
+    return int(index), int(count)

@@ -1,0 +1,224 @@
+"""The supervisor of an extraction: starts workers, hands out shards, restarts what dies, drains on a signal."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from joblib import cpu_count
+
+from ...cache.store import Store
+from ...errors import InterruptedRunError, VidattError
+from ...extract.child import Child
+from ..runs.progress import Progress
+from ..runs.signals import StopRequest
+from .breaker import Breaker
+from .plan import ExtractionPlan
+from .worker import Failed, Ready, ShardDone, ShardHeld, VideoSeen, Want, WorkerConfig
+
+log = logging.getLogger(__name__)
+
+CPU_BATCH_SEGMENTS = 8
+NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""Where a driver shows itself on Linux and on WSL."""
+TRIES_PER_SHARD = 3
+"""A shard that kills its worker this often is given up; the others go on."""
+
+
+def devices(choice: str, workers: int | None) -> list[str]:
+    """Return the device of each worker.
+
+    Raises
+    ------
+    VidattError
+        If CUDA is asked for and there is none.
+    """
+    if choice == "auto" and not any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
+        choice = "cpu"  # decided without torch: importing it would cost the supervisor 0.3 GB
+    if choice == "cpu":
+        return ["cpu"] * (workers or cpu_count())
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if choice == "auto":
+        choice = "cuda" if found else "cpu"
+    if choice == "cpu":
+        return ["cpu"] * (workers or cpu_count())
+    if not found:
+        raise VidattError(f"--device {choice}: no CUDA device is usable here; use --device cpu.")
+    cards = [choice] if ":" in choice else [f"cuda:{i}" for i in range(found)]
+    return [cards[i % len(cards)] for i in range(workers or len(cards))]
+
+
+@dataclass(eq=False)
+class _Worker:
+    child: Child
+    device: str
+    shards: list[int] = field(default_factory=list)  # handed out, being made
+    held: list[int] = field(default_factory=list)  # made, not yet committed: see Breaker
+    asks: bool = False  # waits for an answer to its Want
+
+
+class Supervisor:
+    """Starts workers, hands out shards, restarts what dies, drains on a signal."""
+
+    def __init__(self, plan: ExtractionPlan) -> None:
+        self._plan = plan
+        self._devices = devices(plan.config.device, plan.config.workers)
+        self._workers: list[_Worker] = []
+        self._todo: deque[int] = deque()
+        self._tries: Counter[int] = Counter()
+        self._first: _Worker | None = None
+        self._store: Store | None = None
+        self._stop = StopRequest("the shards in work", keep=True)
+        self._breaker = Breaker()  # over all workers
+        self.given_up: list[int] = []
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.child.kill()
+        self._workers = []
+
+    def start_first_worker(self) -> Ready:
+        """Start one worker and wait for its backbones; return their shapes and recipes."""
+        worker = self._start(self._devices[0])
+        message = self._receive(worker)
+        if message is None:
+            raise VidattError(f"The extraction worker was {worker.child.died_of()} while building its backbones.")
+        if not isinstance(message, Ready):
+            raise RuntimeError(f"a worker began with {message!r}")
+        self._first = worker
+        return message
+
+    def run(self, store: Store, shards: Sequence[int]) -> None:
+        """Extract the given shards; returns when all are committed or given up."""
+        if not shards:
+            return
+        if self._first is None:
+            raise RuntimeError("run() before start_first_worker()")
+        self._store, self._todo = store, deque(shards)
+        workers = min(len(self._devices), len(shards))
+        self._first.child.connection.send(store.path)
+        for device in self._devices[1:workers]:
+            self._start(device)
+        videos = sum(len(store.shard_videos(shard)) for shard in shards)
+        with self._stop, Progress("extract", videos, unit="video") as progress:
+            while self._workers:
+                self._step(progress)
+        if self._stop.count:
+            raise InterruptedRunError(
+                f"Interrupted, {len(self._todo)} shards left; what is committed stays. Run the same command again."
+            )
+
+    def _start(self, device: str) -> _Worker:
+        cores = max(1, cpu_count() // len(self._devices))
+        cuda = device != "cpu"
+        plan, config = self._plan, self._plan.config
+        work = WorkerConfig(
+            videos=config.videos.resolve(),
+            streams=plan.streams,
+            sampler=plan.sampler,
+            window_frames=plan.window_frames,
+            views=plan.views,
+            seed=config.seed,
+            device=device,
+            decoders=config.decoders or (cores if cuda else 1),
+            batch_segments=config.batch_segments or (64 if cuda else CPU_BATCH_SEGMENTS),
+            decode_timeout_seconds=config.decode_timeout_seconds,
+            decode_memory_bytes=config.decode_memory_bytes,
+        )
+        environment = {"MALLOC_ARENA_MAX": "2"}  # one heap a thread would never give back what the feeder used
+        if not cuda:
+            environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        worker = _Worker(Child("vidatt.pipelines.extraction.worker:serve", environment), device)
+        worker.child.connection.send(work)
+        self._workers.append(worker)
+        return worker
+
+    def _receive(self, worker: _Worker) -> Any:
+        """Return a worker's next message, None if it died; its own errors are raised here."""
+        try:
+            message = worker.child.receive()
+        except (EOFError, ConnectionResetError):
+            return None
+        if isinstance(message, Failed):
+            error = VidattError(message.message)
+            error.exit_code = message.exit_code
+            raise error
+        return message
+
+    def _step(self, progress: Progress) -> None:
+        timeout = 0.5
+        ready = wait([w.child.connection for w in self._workers], timeout)
+        for worker in [w for w in self._workers if w.child.connection in ready]:
+            message = self._receive(worker)
+            if message is None:
+                self._bury(worker)
+            elif isinstance(message, Ready):
+                worker.child.connection.send(self._open().path)
+            elif isinstance(message, Want):
+                worker.asks = True
+            elif isinstance(message, VideoSeen):
+                progress.advance()
+                self._breaker.count(message.report)
+                if message.report.outcome != "ok":
+                    log.debug("%s: %s", message.report.outcome, message.report.detail)
+            elif isinstance(message, ShardHeld):
+                worker.shards.remove(message.shard)
+                worker.held.append(message.shard)
+            elif isinstance(message, ShardDone):
+                (worker.held if message.shard in worker.held else worker.shards).remove(message.shard)
+                if not message.ours:
+                    log.info("shard %d was committed by another job meanwhile", message.shard)
+        self._answer()
+
+    def _answer(self) -> None:
+        busy = any(worker.shards for worker in self._workers)
+        for worker in list(self._workers):
+            if self._stop.count > 1 or (self._stop.count and worker.asks and worker.held):
+                self._todo.extend(worker.shards + worker.held)
+                worker.child.kill()
+                self._workers.remove(worker)
+            elif worker.asks and (self._todo or not (busy if worker.held else worker.shards) or self._stop.count):
+                if worker.held and not self._todo:
+                    self._breaker.judge()  # a run of few videos
+                shard = self._todo.popleft() if self._todo and not self._stop.count else None
+                worker.asks = False
+                if shard is not None:
+                    worker.shards.append(shard)
+                worker.child.connection.send(shard)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Forget a worker that ended; give its shards to another, unless they killed too many."""
+        self._workers.remove(worker)
+        lost = worker.shards + worker.held
+        if not lost:
+            if worker.child.process.wait(timeout=30) != 0:
+                raise VidattError(f"An extraction worker on {worker.device} was {worker.child.died_of()} at its start.")
+            return
+        cause = worker.child.died_of()
+        for shard in lost:
+            self._tries[shard] += 1
+            if self._tries[shard] >= TRIES_PER_SHARD:
+                log.error(
+                    "shard %d is given up: %d workers died on it, the last one was %s", shard, TRIES_PER_SHARD, cause
+                )
+                self.given_up.append(shard)
+            else:
+                log.warning("a worker on %s was %s; shard %d starts again", worker.device, cause, shard)
+                self._todo.append(shard)
+        if self._todo and not self._stop.count:
+            self._start(worker.device)
+
+    def _open(self) -> Store:
+        if self._store is None:
+            raise RuntimeError("no store yet")
+        return self._store
