@@ -86,5 +86,10 @@ def backbones_text(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
             also = [layer for layer in entry["layers"] if layer != entry["default_layer"]]
             layers = f"layer {entry['default_layer']}" + (f", also {', '.join(also)}" if also else "")
             lines[name] = f"{entry['summary']}; {layers}; {entry['crop_px']} pixels"
-        parts.append(f"{kind}\n{textwrap.indent(listing(lines | {'torchvision:MODEL:NODE': others[kind]}), '  ')}")
+        lines["torchvision:MODEL:NODE"] = others[kind]
+        if kind != "clip":
+            lines["timm:MODEL:LAYER"] = (
+                "any of timm's, such as timm:vit_base_patch14_dinov2 (pip install 'vidatt[timm]')"
+            )
+        parts.append(f"{kind}\n{textwrap.indent(listing(lines), '  ')}")
     return "\n\n".join(parts)

@@ -93,21 +93,19 @@ def heads(name: str | None) -> tuple[dict[str, Any], str, int]:
 @click.command()
 @common
 def backbones() -> tuple[dict[str, Any], str, int]:
-    """List the backbones with their layers; `torchvision:MODEL:NODE` names any other torchvision model.
+    """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
 
     \b
     Example:
       vidatt backbones
     """
+    from ..extract.backbones.entry import describe_entry
     from ..extract.backbones.registry import BACKBONES, backbone_names
     from ..extract.kinds import KINDS
     from .catalogue_tables import backbones_text
 
     found = {
-        kind: {
-            name: _plain(BACKBONES[name]) | {"crop_px": BACKBONES[name].default_crop_px()}
-            for name in backbone_names(kind)
-        }
+        kind: {name: describe_entry(BACKBONES[name]) for name in backbone_names(kind)}
         for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
     }
     return {"backbones": found}, backbones_text(found), 0
@@ -146,15 +144,16 @@ def weights_list(network: str | None) -> tuple[dict[str, Any], str, int]:
 @click.argument("name")
 @common
 def weights_fetch(name: str) -> tuple[dict[str, Any], str, int]:
-    """Download one weights file and check its digest.
+    """Download one weights file and check its digest; NAME is one of the list, timm:MODEL or ORG/NAME of the hub.
 
     \b
     Example:
       vidatt weights fetch vgg16-imagenet1k_v1
+      vidatt weights fetch timm:vit_base_patch14_dinov2
     """
-    from ..extract.backbones.weights import fetch
+    from ..extract.backbones.registry import fetch_weights
 
-    path = fetch(name)
+    path = fetch_weights(name)
     return {"name": name, "path": str(path)}, f"{name} is at {path}", 0
 
 

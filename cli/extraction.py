@@ -11,7 +11,7 @@ import click
 from ..errors import UnknownNameError, UsageError
 from .door import assignments, common
 
-PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop")
+PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")
 """Options that take [STREAM=]VALUE."""
 
 
@@ -31,6 +31,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop")
 @click.option("--preprocessing", multiple=True, metavar="[STREAM=]NAME", help="[what belongs to the weights]")
 @click.option("--resize", multiple=True, metavar="[STREAM=]short:S|WxH|none", help="Before the crop [short:256].")
 @click.option("--crop", multiple=True, metavar="[STREAM=]PIXELS", help="Side of the square input [224].")
+@click.option("--pool", multiple=True, metavar="[STREAM=]K", help="Average each grid down to KxK [as it is].")
 @click.option(
     "--segments", type=click.IntRange(1), metavar="T", help="Segments per video: short for --sampler uniform:T."
 )
@@ -111,16 +112,16 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return each stream's own settings, by field of its configuration."""
     chosen = {option: _per_stream(f"--{option}", given[option], names) for option in PER_STREAM}
-    for text in chosen["crop"].values():
-        if not text.isdigit() or int(text) < 1:
-            raise UsageError(f"--crop {text!r}: write a number of pixels.")
-    return {
-        name: {
-            **{option: chosen[option][name] for option in PER_STREAM if option != "crop" and name in chosen[option]},
-            **({"crop_px": int(chosen["crop"][name])} if name in chosen["crop"] else {}),
-        }
-        for name in names
-    }
+    for option, what in (("crop", "pixels"), ("pool", "cells")):
+        for text in chosen[option].values():
+            if not text.isdigit() or int(text) < 1:
+                raise UsageError(f"--{option} {text!r}: write a number of {what}.")
+    choices: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for option, by_stream in chosen.items():
+        for name, text in by_stream.items():
+            field = "crop_px" if option == "crop" else option
+            choices[name][field] = int(text) if option in ("crop", "pool") else text
+    return choices
 
 
 def _per_stream(option: str, values: tuple[str, ...], streams: list[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import UnknownNameError, UsageError
+from ..registry import Registry
 from .windows import FrameCollector, StreamKind, collect_flow
 
 FIELDS = 10
@@ -27,7 +27,7 @@ def stacked(views: np.ndarray) -> np.ndarray:
     return views.transpose(0, 2, 3, 1, 4).reshape(V, S, S, w * C)
 
 
-KINDS: dict[str, StreamKind] = {}
+KINDS: Registry[StreamKind] = Registry("stream")
 """By name, in the order in which streams are named; `register_kind` adds one."""
 
 
@@ -39,8 +39,6 @@ def register_kind(kind: StreamKind) -> StreamKind:
     UsageError
         If there is one of this name.
     """
-    if kind.name in KINDS:
-        raise UsageError(f"There is a kind of stream {kind.name!r} already; choose another name.")
     KINDS[kind.name] = kind
     return kind
 
@@ -52,11 +50,7 @@ def find_kind(name: str | StreamKind) -> StreamKind:
     ------
     UnknownNameError
     """
-    if isinstance(name, StreamKind):
-        return name
-    if name not in KINDS:
-        raise UnknownNameError("stream", name, KINDS)
-    return KINDS[name]
+    return name if isinstance(name, StreamKind) else KINDS[name]
 
 
 RGB = register_kind(

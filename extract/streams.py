@@ -33,6 +33,7 @@ class StreamConfig:
     preprocessing: str | None = None  # key of PREPROCESSINGS; None = what belongs to the weights
     resize: str | None = None
     crop_px: int | None = None
+    pool: int | None = None  # side to which the backbone's grid is averaged
     precision: str = "auto"
     flow_preset: str = "tsn"
     flow_engine: str = "auto"
@@ -73,6 +74,7 @@ class StreamConfig:
             device=device,
             flow_rescale=self.flow_rescale,
             flow_bound_px=self.flow_bound,
+            pool=self.pool,
         )
         geometry = Geometry(resize=self.resize or backbone.resize, crop_px=backbone.crop_px)
         flow = FlowSettings()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..errors import UnknownNameError, UsageError, nearest_key_error
+from ..registry import Registry
 from .aggregators import ConvLstmHead, LstmHead, SruHead
 from .cln import TclstaCln
 from .contract import FitDefaults, FitSettings, Head, HeadConfig, StreamShape
@@ -63,11 +64,11 @@ class HeadSettings:
             nearest_key_error(f"setting of head {name!r}", values[part], known)
             return cls_(**{key: tuple(v) if isinstance(v, list) else v for key, v in values[part].items()})
 
-        config = read(_entry(name).head.Config, "config")
-        return cls(name=name, preset=preset, config=config, fit=read(_entry(name).fit, "fit"))
+        config = read(HEADS[name].head.Config, "config")
+        return cls(name=name, preset=preset, config=config, fit=read(HEADS[name].fit, "fit"))
 
 
-HEADS: dict[str, HeadEntry] = {}
+HEADS: Registry[HeadEntry] = Registry("head")
 """The one registry of heads; filled at the end of this file, extended with `register`."""
 
 
@@ -80,8 +81,6 @@ def register(name: str, entry: HeadEntry) -> None:
         If the name is taken, a preset overrides what does not exist, or a field of the head's `Config` has the name
         of one of its `fit` (both are set by the same `KEY=VALUE`).
     """
-    if name in HEADS:
-        raise UsageError(f"Head {name!r} is registered already, as {HEADS[name].head.__name__}.")
     config_keys, fit_keys = ({f.name for f in fields(cls)} for cls in (entry.head.Config, entry.fit))
     if clash := sorted(config_keys & fit_keys):
         both = f"its Config and {entry.fit.__name__} both have {', '.join(clash)}"
@@ -96,7 +95,7 @@ def register(name: str, entry: HeadEntry) -> None:
 
 def head_names() -> list[str]:
     """Return the names of all heads, sorted."""
-    return sorted(HEADS)
+    return HEADS.names()
 
 
 def trained_head_names() -> list[str]:
@@ -112,7 +111,7 @@ def preset_names(name: str) -> list[str]:
     UnknownNameError
         If there is no such head.
     """
-    return sorted(_entry(name).presets)
+    return sorted(HEADS[name].presets)
 
 
 def default_preset(name: str) -> str:
@@ -123,13 +122,7 @@ def default_preset(name: str) -> str:
     UnknownNameError
         If there is no such head.
     """
-    return "default" if "default" in _entry(name).presets else "paper"
-
-
-def _entry(name: str) -> HeadEntry:
-    if name not in HEADS:
-        raise UnknownNameError("head", name, HEADS)
-    return HEADS[name]
+    return "default" if "default" in HEADS[name].presets else "paper"
 
 
 def resolve_settings(name: str, preset: str = "paper", settings: Mapping[str, str] | None = None) -> HeadSettings:
@@ -148,7 +141,7 @@ def resolve_settings(name: str, preset: str = "paper", settings: Mapping[str, st
     UsageError
         For a value that its field cannot take.
     """
-    entry = _entry(name)
+    entry = HEADS[name]
     if preset not in entry.presets:
         raise UnknownNameError(f"preset of head {name!r}", preset, entry.presets)
     config_type, fit_type = entry.head.Config, entry.fit
@@ -204,7 +197,7 @@ def build_from_settings(
     UsageError
         If `on` is given to another head, or not to `svm`; and as the head itself.
     """
-    head = _entry(settings.name).head
+    head = HEADS[settings.name].head
     if issubclass(head, SvmOn) != (on is not None):
         raise UsageError(f"Head {settings.name!r}: only svm, and svm only, is fitted --on the run of another head.")
     if issubclass(head, SvmOn) and on is not None:

@@ -20,9 +20,10 @@ GROUND = {"errors", "version"}
 ALLOWED = {
     "cli": {"cli", "pipelines", "extract", "heads", "cache", *GROUND},
     "pipelines": {"pipelines", "extract", "heads", "cache", *GROUND},
-    "extract": {"extract", *GROUND},
-    "heads": {"heads", *GROUND},
+    "extract": {"extract", "registry", *GROUND},
+    "heads": {"heads", "registry", *GROUND},
     "cache": {"cache", *GROUND},
+    "registry": {"registry", "errors"},
     "errors": set(),
     "version": set(),
     "__main__": {"cli"},
@@ -31,7 +32,7 @@ ALLOWED = {
 CIRCLES_THAT_STILL_STAND: set[tuple[str, ...]] = {("pipelines/fitting/fit.py", "pipelines/fitting/svm.py")}
 """To be broken; empty from then on."""
 ROOMS_OF_SHORT_FUNCTIONS = ("cache", "heads", "extract", "errors.py")
-LONG_FUNCTIONS_THAT_STILL_STAND = {"extract/backbones/registry.py build_backbone"}
+LONG_FUNCTIONS_THAT_STILL_STAND: set[str] = set()
 """To be cut; empty from then on."""
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...errors import UnknownNameError, UsageError, VidattError
 from ..kinds import find_kind
 from ..windows import StreamKind
+from .forms import MAP, OutputForm, pool_cubes, to_cubes
 from .preprocessing import Preprocessing
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -21,6 +22,8 @@ class Backbone(nn.Module):
     Attributes
     ----------
     kind : what a segment is
+    form : what the network's output is
+    pool : side to which grids are averaged; None leaves them
     crop_px, resize : the input's side, and how frames are to be resized before the crop (see `views.Geometry`)
     mean, std : (1, channels or 1, 1, 1) with another 1 for clips, of the preprocessing
     cube_shape : (K, K, D) of the output
@@ -39,12 +42,15 @@ class Backbone(nn.Module):
         kind: str | StreamKind,
         crop_px: int,
         resize: str,
+        form: OutputForm = MAP,
+        pool: int | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.preprocessing = preprocessing
         self.precision = precision
         self.kind, self.crop_px, self.resize = find_kind(kind), crop_px, resize
+        self.form, self.pool = form, pool
         self.recipe: dict[str, Any] = {}
         self.cube_shape: tuple[int, int, int] = (0, 0, 0)
         shape = (1, -1, *(1,) * (len(self.input_shape) - 1))
@@ -72,7 +78,8 @@ class Backbone(nn.Module):
         Raises
         ------
         UsageError
-            For inputs of another shape or dtype, and for layers that give neither a grid nor a vector.
+            For inputs of another shape or dtype, for layers that do not give what their network declares, and for
+            grids smaller than those that they are to be averaged to.
         """
         if inputs.dtype != torch.uint8 or tuple(inputs.shape[1:]) != self.input_shape:
             raise UsageError(
@@ -80,16 +87,22 @@ class Backbone(nn.Module):
                 f"{list(inputs.shape[1:])} {str(inputs.dtype).removeprefix('torch.')}."
             )
         output = self.net(inputs if self.preprocessing is None else self._prepare(inputs))
-        if output.dim() == 5:  # (b, D, T', K, K)
-            output = output.mean(2)
-        elif output.dim() == 2:
-            output = output[:, :, None, None]
-        if output.dim() != 4:
+        cubes = to_cubes(output, self.form) if isinstance(output, Tensor) else None
+        if cubes is None or len(cubes) != len(inputs):
+            given = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise UsageError(
-                f"Layer {self.recipe['layer']!r} of {self.recipe['backbone']!r} gives {list(output.shape[1:])} a "
-                "segment, neither a grid of descriptors nor a vector; choose a convolutional or linear layer."
+                f"Layer {self.recipe['layer']!r} of {self.recipe['backbone']!r} gives {given} for {len(inputs)} "
+                f"segments, neither {self.form} a segment nor a vector; choose another layer."
             )
-        return output.permute(0, 2, 3, 1)
+        return cubes if self.pool is None else self._averaged(cubes, self.pool)
+
+    def _averaged(self, cubes: Tensor, side: int) -> Tensor:
+        if side > min(cubes.shape[1:3]):
+            raise UsageError(
+                f"--pool {side}: layer {self.recipe['layer']!r} of {self.recipe['backbone']!r} gives a grid of "
+                f"{cubes.shape[1]}x{cubes.shape[2]}, which is averaged to smaller ones only."
+            )
+        return pool_cubes(cubes, side)
 
     def _prepare(self, inputs: Tensor) -> Tensor:
         assert self.preprocessing is not None
@@ -111,12 +124,14 @@ def measure(backbone: Backbone, device: torch.device) -> None:
         If it gives NaN or infinity.
     """
     name, layer = backbone.recipe["backbone"], backbone.recipe["layer"]
-    dims: list[int] = []
-    hook = backbone.net.register_forward_hook(lambda net, given, output: dims.append(output.dim()))
+    averaged: list[bool] = []
+    hook = backbone.net.register_forward_hook(
+        lambda net, given, output: averaged.append(backbone.form.averages_time(output))
+    )
     try:
         with torch.inference_mode():
             output = backbone(torch.zeros(1, *backbone.input_shape, dtype=torch.uint8, device=device))
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # timm asserts the sides that it takes
         reason = str(error).splitlines()[0]
         raise UsageError(f"Backbone {name!r} cannot take {backbone.crop_px}-pixel inputs: {reason}") from error
     finally:
@@ -128,7 +143,7 @@ def measure(backbone: Backbone, device: torch.device) -> None:
         )
     if not torch.isfinite(output).all():
         raise VidattError(f"Backbone {name!r} gives NaN or infinity on a black segment.")
-    if dims == [5]:
+    if averaged == [True]:
         backbone.recipe["time_pooling"] = "mean"
     backbone.cube_shape = (output.shape[1], output.shape[2], output.shape[3])
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import UsageError, WeightsError
-from .weights import check_tensors
+from .entry import BackboneEntry, BuiltNetwork, Choices
+from .weights import check_tensors, resolve_weights
 
 CONVS = ("conv1", "conv2", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")
 LINEARS = ("fc6", "fc7", "fc8")
@@ -87,6 +90,38 @@ class C3D(nn.Module):
             if name == self.layer:
                 return x
         raise ValueError(f"C3D has no layer {self.layer!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class C3dEntry(BackboneEntry):
+    """C3D, cut at one of LAYERS and nowhere else."""
+
+    def build(self, choices: Choices) -> BuiltNetwork:
+        """Build the network up to the layer and load it.
+
+        Raises
+        ------
+        UnknownNameError
+            For another layer than those of LAYERS.
+        UsageError, WeightsError
+            See `build_c3d`.
+        """
+        layer = self.known_layer(choices.layer)
+        loaded = resolve_weights(
+            choices.weights,
+            network="c3d",
+            kind=choices.kind.seen_as,
+            seed=choices.seed,
+            preprocessing=choices.preprocessing,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(choices.seed)
+            net = build_c3d(layer, side_px=choices.side_px, tensors=loaded.tensors, source=str(loaded.recipe["name"]))
+        facts: dict[str, Any] = {"weights": loaded.recipe}
+        if layer == "conv5b":
+            facts["time_pooling"] = "max"
+        facts["preprocessing"] = loaded.preprocessing.to_dict()
+        return BuiltNetwork(net, layer, self.form_of(layer), facts, loaded.preprocessing)
 
 
 def build_c3d(layer: str, *, side_px: int, tensors: Mapping[str, Tensor] | None, source: str) -> C3D:

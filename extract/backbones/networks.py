@@ -3,69 +3,148 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, UsageError, WeightsError
-from .weights import LoadedWeights, load_into
+from .entry import BackboneEntry, BuiltNetwork, Choices
+from .families import family_of
+from .weights import load_into, resolve_weights
 
 
-def build_network(
-    network: str, *, title: str, layers: Mapping[str, str], layer: str, loaded: LoadedWeights, seed: int,
-    flow_channels: int | None, flow_rescale: bool,
-) -> tuple[nn.Module, str, dict[str, Any]]:  # fmt: skip
-    """Build one of torchvision's networks, load it and cut it.
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionEntry(BackboneEntry):
+    """One of torchvision's networks; beside its public layers it can be cut at any node of its feature extraction."""
 
-    Parameters
-    ----------
-    network, title : torchvision's name, and the name to use in messages
-    layers : public layer names -> nodes; other names are taken as nodes
-    layer : empty for the whole convolutional part, where the network names one
-    flow_channels : give the first convolution this many inputs; None leaves its three
+    def build(self, choices: Choices) -> BuiltNetwork:
+        """Build the network, load it and cut it; an image network takes flow by `flow_channels` first inputs.
 
-    Returns
-    -------
-    The cut network, the layer's name, and the weights' recipe
+        Raises
+        ------
+        UsageError
+            If no layer is given and the architecture names none, or flow is wanted of a network that does not begin
+            with a convolution over RGB.
+        UnknownNameError
+            For a node that the network does not have.
+        WeightsError
+        """
+        from torchvision.models import get_model
+
+        network = str(self.network)
+        family = family_of(network)
+        node = self.layers.get(choices.layer, choices.layer) or family.node
+        if not node:
+            raise UsageError(f"Backbone {self.name!r} needs a layer: write {self.name}:NODE or --layer NODE.")
+        loaded = resolve_weights(
+            choices.weights,
+            network=network,
+            kind=choices.kind.seen_as,
+            seed=choices.seed,
+            preprocessing=choices.preprocessing,
+        )
+        size = {"image_size": choices.side_px} if family.takes_size else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(choices.seed)
+            try:
+                model = get_model(network, weights=None, **family.settings, **size)
+            except (ValueError, AssertionError) as error:  # of a vision transformer whose patches do not fit the side
+                raise UsageError(
+                    f"Backbone {self.name!r} cannot take {choices.side_px}-pixel inputs: {error}"
+                ) from error
+        tensors, recipe = loaded.tensors, dict(loaded.recipe)
+        if choices.first_channels is not None:
+            tensors, recipe["conv1"] = to_flow(model, first_conv(model, self.name), tensors, choices, recipe["name"])
+        cut = self._cut(model, node, choices.layer)
+        if tensors is not None:
+            # the cut shares its modules with the network, so loading into the whole loads into the cut
+            load_into(model, tensors, needed=set(cut.state_dict()), source=str(recipe["name"]))
+        form = self.forms.get(choices.layer, family.form_of(node))
+        facts = {"weights": recipe, "preprocessing": loaded.preprocessing.to_dict()}
+        return BuiltNetwork(_Single(cut), choices.layer or node, form, facts, loaded.preprocessing)
+
+    def _cut(self, model: nn.Module, node: str, layer: str) -> nn.Module:
+        from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+        try:
+            return create_feature_extractor(model.eval(), {node: "cube"}, suppress_diff_warning=True)
+        except ValueError as error:
+            nodes = [*self.layers, *get_graph_node_names(model, suppress_diff_warning=True)[1]]
+            raise UnknownNameError(f"layer of {self.name}", layer, nodes) from error
+
+
+@cache
+def torchvision_entry(rest: str) -> TorchvisionEntry:
+    """Return the entry of `torchvision:MODEL[:NODE]` by what follows the first colon.
 
     Raises
     ------
-    UsageError, WeightsError
+    UnknownNameError
     """
-    from torchvision.models import get_model
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+    from torchvision.models import get_model_weights, list_models, video
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = get_model(network, weights=None, **_constructor_settings(network))
-    tensors, recipe = loaded.tensors, dict(loaded.recipe)
-    source = str(recipe["name"])
-    if flow_channels is not None:
-        name, conv = _first_conv(model, title)
-        if tensors is not None:
-            tensors, recipe["conv1"] = flow_tensors(
-                tensors, f"{name}.weight", channels=flow_channels, rescale=flow_rescale, source=source
-            )
-        else:
-            recipe["conv1"] = _origin(flow_rescale, flow_channels)
-        conv.weight = nn.Parameter(cross_modality(conv.weight.detach(), flow_channels, rescale=flow_rescale))
-        conv.in_channels = flow_channels
-    node = layers.get(layer, layer)
-    if not node:  # torchvision:MODEL alone
-        parts = [name for name in ("features", "layer4") if hasattr(model, name)]
-        if not parts:
-            raise UsageError(f"Backbone {title!r} needs a layer: write {title}:NODE or --layer NODE.")
-        node = parts[0]
-    try:
-        cut = create_feature_extractor(model.eval(), {node: "cube"}, suppress_diff_warning=True)
-    except ValueError as error:
-        nodes = [*layers, *get_graph_node_names(model, suppress_diff_warning=True)[1]]
-        raise UnknownNameError(f"layer of {title}", layer, nodes) from error
+    network, _, node = rest.partition(":")
+    if network not in list_models():
+        raise UnknownNameError("torchvision model", network, list_models())
+    kinds: tuple[str, ...] = ("rgb", "flow")
+    crop_px, resizes = 224, {}
+    if network in list_models(module=video):
+        published = get_model_weights(network).DEFAULT.transforms()
+        kinds, crop_px = ("clip",), published.crop_size[0]
+        if len(published.resize_size) == 2:  # height and width; one number: the short side
+            resizes = {crop_px: f"{published.resize_size[1]}x{published.resize_size[0]}"}
+    return TorchvisionEntry(
+        name=f"torchvision:{network}",
+        summary=f"torchvision's {network}",
+        kinds=kinds,
+        layers={},
+        default_layer=node,
+        network=network,
+        crop_px=crop_px,
+        resizes=resizes,
+    )
+
+
+def first_conv(model: nn.Module, title: str) -> str:
+    """Return the name of a network's first convolution, which is one over RGB.
+
+    Raises
+    ------
+    UsageError
+        If it does not begin with one.
+    """
+    for name, module in model.named_modules():  # in the order of use
+        if isinstance(module, nn.Conv2d):
+            if module.in_channels != 3 or module.groups != 1:
+                break
+            return name
+    raise UsageError(f"Backbone {title!r} does not begin with a convolution over RGB and cannot be turned to flow.")
+
+
+def to_flow(
+    model: nn.Module, name: str, tensors: Mapping[str, Tensor] | None, choices: Choices, source: str
+) -> tuple[dict[str, Tensor] | None, str]:
+    """Give a network's convolution `name` the flow's channels, and fit a file's tensors to it; see `flow_tensors`.
+
+    Returns
+    -------
+    The tensors, None if there are none, and where the convolution comes from
+
+    Raises
+    ------
+    WeightsError
+    """
+    channels, rescale = choices.kind.channels, choices.flow_rescale
+    origin, converted = _origin(rescale, channels), None
     if tensors is not None:
-        # the cut shares its modules with the network, so loading into the whole loads into the cut
-        load_into(model, tensors, needed=set(cut.state_dict()), source=source)
-    return _Single(cut), layer or node, recipe
+        converted, origin = flow_tensors(tensors, f"{name}.weight", channels=channels, rescale=rescale, source=source)
+    conv: Any = model.get_submodule(name)
+    conv.weight = nn.Parameter(cross_modality(conv.weight.detach(), channels, rescale=rescale))
+    conv.in_channels = channels
+    return converted, origin
 
 
 def cross_modality(weight: Tensor, channels: int, *, rescale: bool = False) -> Tensor:
@@ -117,20 +196,6 @@ def flow_tensors(
 
 def _origin(rescale: bool, channels: int) -> str:
     return f"cross-modality, times 3 / {channels}" if rescale else "cross-modality"
-
-
-def _first_conv(model: nn.Module, title: str) -> tuple[str, nn.Conv2d]:
-    for name, module in model.named_modules():  # torchvision names modules in the order of use
-        if isinstance(module, nn.Conv2d):
-            if module.in_channels != 3 or module.groups != 1:
-                break
-            return name, module
-    raise UsageError(f"Backbone {title!r} does not begin with a convolution over RGB and cannot be turned to flow.")
-
-
-def _constructor_settings(network: str) -> dict[str, Any]:
-    # GoogLeNet and Inception warn and spend minutes on a truncated-normal draw unless told what to do
-    return {"init_weights": True, "aux_logits": True} if network in ("googlenet", "inception_v3") else {}
 
 
 class _Single(nn.Module):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ...errors import UnknownNameError, UsageError, nearest_key_error
+from ...errors import UsageError, nearest_key_error
+from ...registry import Registry
 from . import actionshapes, ccv, folder, hmdb51, kinetics, listed, moments, sports1m, thumos14, ucf50, ucf101, ucf101_24
 from .catalogue import Catalogue
 from .dataset import Dataset, DatasetInfo
@@ -27,7 +28,7 @@ _MODULES = (
     ucf101_24,
 )
 
-DATASETS: dict[str, Dataset] = {}
+DATASETS: Registry[Dataset] = Registry("dataset")
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -36,11 +37,9 @@ def register(dataset: Dataset) -> None:
 
     Raises
     ------
-    ValueError
+    UsageError
         If the name is taken.
     """
-    if dataset.info.name in DATASETS:
-        raise ValueError(f"A dataset named {dataset.info.name!r} is registered already.")
     DATASETS[dataset.info.name] = dataset
 
 
@@ -50,13 +49,7 @@ for _dataset_of_module in (*(module.DATASET for module in _MODULES), *kinetics.D
 
 def dataset_names() -> tuple[str, ...]:
     """Return the known names, sorted."""
-    return tuple(sorted(DATASETS))
-
-
-def _dataset(name: str) -> Dataset:
-    if name not in DATASETS:
-        raise UnknownNameError("dataset", name, DATASETS)
-    return DATASETS[name]
+    return tuple(DATASETS.names())
 
 
 def describe(name: str) -> DatasetInfo:
@@ -67,7 +60,7 @@ def describe(name: str) -> DatasetInfo:
     UnknownNameError
         For a name that is not registered.
     """
-    return _dataset(name).info
+    return DATASETS[name].info
 
 
 def load_catalogue(
@@ -93,7 +86,7 @@ def load_catalogue(
     MissingFileError, UsageError
         For files that are not there or cannot be what they should be, with the file and the line.
     """
-    dataset = _dataset(name)
+    dataset = DATASETS[name]
     if options and not dataset.info.options:
         raise UsageError(f"Dataset {name!r} takes no options; leave out {', '.join(sorted(options))}.")
     nearest_key_error(f"option of dataset {name!r}:", options, dataset.info.options)
@@ -120,7 +113,7 @@ def check(name: str, catalogue: Catalogue, videos_dir: Path) -> DatasetCheck:
     MissingFileError
         If there is no video folder.
     """
-    _dataset(name)
+    describe(name)
     on_disk = set(walk_videos(videos_dir, allow_links_outside=True))
     listed_paths = {video.path for video in catalogue.videos}
     # A listed file may have a suffix or a hidden name that the walk does not take for a video: those are looked up.

@@ -55,7 +55,7 @@ def find_protocol(dataset: str | None, what: str) -> Protocol:
     UsageError
         If it has none, or one that is no matter of class scores.
     """
-    name = describe(dataset).protocol if dataset in DATASETS else ""
+    name = describe(dataset).protocol if dataset is not None and dataset in DATASETS else ""
     if name == "detection-map":
         raise UsageError(
             f"{what}: the official protocol of {dataset!r} is detection; run `vidatt detect RUN`, then "

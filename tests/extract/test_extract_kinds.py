@@ -35,7 +35,7 @@ def test_names_are_found_once() -> None:
     assert find_kind("rgb") is find_kind(RGB) is RGB
     with pytest.raises(UnknownNameError, match=r"Unknown stream 'clap'. Did you mean 'clip'"):
         find_kind("clap")
-    with pytest.raises(UsageError, match="a kind of stream 'rgb' already; choose another name"):
+    with pytest.raises(UsageError, match="Stream 'rgb' is registered already"):
         register_kind(replace(RGB, window_frames=2))
     assert KINDS["rgb"] is RGB
 

@@ -131,7 +131,7 @@ def test_register_carries_optional_and_list_fields():
 @pytest.mark.parametrize(
     ("name", "made", "message"),
     [
-        ("stan", entry(Mean, paper={}), "'stan' is registered already, as Stan"),
+        ("stan", entry(Mean, paper={}), "Head 'stan' is registered already"),
         ("new", entry(Clash, paper={}), "both have lr"),
         ("new", entry(Mean, small={}), "no preset 'paper'"),
         ("new", entry(Mean, paper={"lstm": 4}), "preset 'paper' sets lstm"),

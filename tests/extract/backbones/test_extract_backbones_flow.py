@@ -12,7 +12,8 @@ from torchvision.models import get_model
 from vidatt.errors import UsageError, WeightsError
 from vidatt.extract.backbones.networks import cross_modality
 from vidatt.extract.backbones.preprocessing import PREPROCESSINGS
-from vidatt.extract.backbones.registry import build_backbone, resolve_weights
+from vidatt.extract.backbones.registry import build_backbone
+from vidatt.extract.backbones.weights import resolve_weights
 
 SQUEEZENET = "torchvision:squeezenet1_1:features.12"
 CONV1 = "features.0.weight"
