@@ -29,7 +29,8 @@ tests: $(VENV)/installed-dev
 smoke: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/test_chain.py
 
-# the same with the lowest versions that setup.cfg allows (Python 3.11 or 3.12); all tests: make lowest TESTS=tests
+# the same with the lowest versions that setup.cfg allows, which have wheels for Python 3.11: make lowest VENV=.venv-lowest;
+# all tests: make lowest VENV=.venv-lowest TESTS=tests
 lowest: TESTS ?= tests/test_chain.py
 lowest: $(VENV)/lowest
 	$(BIN)/python -m pytest $(TESTS)
@@ -46,7 +47,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/lowest: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	sed -n '/^install_requires/,/^$$/s/^    \(.*\) >= \(.*\)/\1==\2/p' setup.cfg > $(VENV)/lowest.txt
+	sed -n '/^install_requires/,/^$$/s/^    \(.*\) >= \([^,]*\).*/\1==\2/p' setup.cfg > $(VENV)/lowest.txt
 	$(PIP) --only-binary :all: -r $(VENV)/lowest.txt pytest pytest-timeout pytest-xdist hypothesis
 	$(PIP) --no-deps -e .
 	touch $@

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .heads.contract import Head, HeadConfig, HeadOutput, StreamShape
     from .heads.registry import HeadEntry, build_head
     from .heads.registry import register as register_head
-    from .pipelines.extraction.extract import ExtractConfig
+    from .pipelines.extraction.config import ExtractConfig
     from .pipelines.extraction.extract import extract as extract_features
     from .pipelines.fitting.fit import FitConfig, fit
     from .pipelines.results.evaluate import VideoAttention, attention, evaluate
@@ -72,7 +72,7 @@ _PLACES = {
     "Catalogue": "extract.datasets.catalogue:Catalogue",
     "Dataset": "extract.datasets.dataset:Dataset",
     "DatasetInfo": "extract.datasets.dataset:DatasetInfo",
-    "ExtractConfig": "pipelines.extraction.extract:ExtractConfig",
+    "ExtractConfig": "pipelines.extraction.config:ExtractConfig",
     "FitConfig": "pipelines.fitting.fit:FitConfig",
     "Head": "heads.contract:Head",
     "HeadConfig": "heads.contract:HeadConfig",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-from .memory import available_ram_bytes
+from .memory import available_ram_bytes, size_text
 from .prefetch import RING, Slot, in_huge_pages, prefetched
 from .shards import ShardedArray
 from .store import Store
@@ -256,11 +256,11 @@ class Batches:
                 residency = "device"
             else:
                 residency = "ram" if self.bytes <= ram // 2 else "stream"
-        size = _shown(self.bytes)
+        size = size_text(self.bytes)
         return residency, {
-            "device": f"resident on {self.device}: {size} of {_shown(free)} free",
-            "ram": f"resident in RAM: {size} of {_shown(ram)} available",
-            "stream": f"streamed from the store: {size}, {_shown(ram)} of RAM available",
+            "device": f"resident on {self.device}: {size} of {size_text(free)} free",
+            "ram": f"resident in RAM: {size} of {size_text(ram)} available",
+            "stream": f"streamed from the store: {size}, {size_text(ram)} of RAM available",
         }[residency]
 
     def _load(self, stream: int) -> torch.Tensor:
@@ -283,11 +283,3 @@ class Batches:
                 flat[start:stop].copy_(torch.from_numpy(reader.read_rows(first, first + stop - start)))
         reader.close()
         return flat
-
-
-def _shown(size: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} TB"

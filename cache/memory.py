@@ -1,4 +1,4 @@
-"""How much memory a process may still take: the machine's, or that of the job's control group if it is less."""
+"""Sizes in bytes: how much memory a process may still take, and how a number of bytes is written for people."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _GROUPS = (
 
 def available_ram_bytes(root: Path = Path("/")) -> int:
     """Return the bytes of RAM that can be taken without swapping or being killed by the job's memory limit.
+
+    The machine's, or those of the control groups that the job is in if that is less.
 
     Parameters
     ----------
@@ -57,3 +59,12 @@ def _group_bytes(root: Path) -> list[int]:
                 except FileNotFoundError:  # a group of the host that this container does not see, or the root
                     continue
     return left
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a number of bytes as a short text, powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..cache.memory import size_text as size
+
 
 def listing(entries: Mapping[str, str]) -> str:
     """Return `name  what it is` lines, aligned."""
@@ -23,15 +25,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return "  ".join(x.rjust(w) if right else x.ljust(w) for x, w, right in pairs).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in cells)])
-
-
-def size(count: float) -> str:
-    """Return bytes as a short text, powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def duration(seconds: float) -> str:

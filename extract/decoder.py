@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from .windows import StreamInput, load_engines
 
 RUN_AHEAD_CHUNKS = 4
 """Chunks that a decoder keeps ready while nobody reads: memory for speed, about 16 MB."""
+
+NEARLY_BYTES = 64 << 20
+"""A child this near to its limit has met it: no library that is imported late is larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +42,26 @@ def serve(connection: Connection[Any, Any]) -> None:
     cv2.setNumThreads(1)
     limit, streams = connection.recv()
     load_engines(streams)  # before the limit, by which an import would fail like a bug
-    if limit:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     outbox: queue.Queue[Message | Bug] = queue.Queue(maxsize=RUN_AHEAD_CHUNKS)
     sender = threading.Thread(target=_send_all, args=(connection, outbox), daemon=True)
     sender.start()
+    if limit:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     while True:
         job = connection.recv()
         try:
             read_segments(job, streams, outbox.put)
         except Exception:  # noqa: BLE001 - whatever is no outcome is a bug, never the video's fault; the parent raises it
-            outbox.put(Bug(f"{traceback.format_exc()}while reading {job.path}"))
+            if limit and _address_space() > limit - NEARLY_BYTES:  # PyAV imports as it goes, which then fails
+                outbox.put(_lost("out_of_memory", f"not enough memory within the decoder's {limit / 1e9:g} GB"))
+            else:
+                outbox.put(Bug(f"{traceback.format_exc()}while reading {job.path}"))
+
+
+def _address_space() -> int:
+    """Return the bytes of this process's address space, which RLIMIT_AS bounds."""
+    pages = int(Path("/proc/self/statm").read_bytes().split()[0])  # proc(5): size
+    return pages * resource.getpagesize()
 
 
 def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message | Bug]) -> None:

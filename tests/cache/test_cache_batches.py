@@ -12,7 +12,7 @@ import torch
 import zarr
 
 from vidatt.cache.batches import Batches
-from vidatt.cache.memory import available_ram_bytes
+from vidatt.cache.memory import available_ram_bytes, size_text
 from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_shard, synthetic_store
 from vidatt.errors import CorruptStoreError, ShardMissingError, UsageError
@@ -265,3 +265,16 @@ def test_available_ram_respects_the_jobs_control_group(tmp_path, line, folder, n
     (group / names[1]).write_text("700000000\n")
     (group / "memory.stat").write_text(f"anon 100\n{names[2]} 200000000\n")
     assert available_ram_bytes(tmp_path) == 500_000_000
+
+
+def test_sizes_are_written_in_powers_of_1000():
+    texts = {
+        0: "0 B",
+        999: "999 B",
+        1000: "1.0 kB",
+        64_300: "64.3 kB",
+        2_500_000: "2.5 MB",
+        7e9: "7.0 GB",
+        3e15: "3000.0 TB",
+    }
+    assert {size: size_text(size) for size in texts} == texts
