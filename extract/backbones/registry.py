@@ -13,7 +13,7 @@ from ..kinds import KINDS, find_kind
 from ..windows import StreamKind
 from .backbone import Backbone, measure, working_precision
 from .c3d import FC_CROP_PX, LAYERS, C3dEntry
-from .entry import BackboneEntry, Choices, DescriptorEntry
+from .entry import BackboneEntry, BuiltNetwork, Choices, DescriptorEntry
 from .forms import VECTOR
 from .hof import Hof
 from .hog import Hog
@@ -197,31 +197,33 @@ def build_backbone(
     kind = find_kind(kind)
     entry = backbone_entry(name, kind.seen_as)
     device = torch.device(device)
-    dtype = working_precision(precision, device)
     layer = layer or entry.default_layer
-    side = crop_px or entry.default_crop_px(layer)
-    built = entry.build(
-        Choices(
-            kind=kind, layer=layer, weights=weights, preprocessing=preprocessing, side_px=side, dtype=dtype,
-            seed=seed, flow_bound_px=flow_bound_px, flow_rescale=flow_rescale,
-        )
+    choices = Choices(
+        kind=kind, layer=layer, weights=weights, preprocessing=preprocessing,
+        side_px=crop_px or entry.default_crop_px(layer), dtype=working_precision(precision, device),
+        seed=seed, flow_bound_px=flow_bound_px, flow_rescale=flow_rescale,
     )  # fmt: skip
-    if built.preprocessing is None:
-        dtype = torch.float32
-    else:
-        built.net.to(dtype=dtype).to(memory_format=getattr(torch, kind.memory_format))
+    backbone = _frozen(entry, entry.build(choices), choices, pool).to(device)
+    measure(backbone, device)
+    if pool is not None:
+        backbone.recipe["pool"] = pool
+    return backbone
+
+
+def _frozen(entry: BackboneEntry, built: BuiltNetwork, choices: Choices, pool: int | None) -> Backbone:
+    dtype = torch.float32
+    if built.preprocessing is not None:
+        dtype = choices.dtype
+        built.net.to(dtype=dtype).to(memory_format=getattr(torch, choices.kind.memory_format))
     backbone = Backbone(
-        built.net, built.preprocessing, dtype, kind=kind, crop_px=side, resize=entry.resize_for(side),
-        form=built.form, pool=pool,
+        built.net, built.preprocessing, dtype, kind=choices.kind, crop_px=choices.side_px,
+        resize=entry.resize_for(choices.side_px), form=built.form, pool=pool,
     )  # fmt: skip
-    backbone.requires_grad_(False).eval().to(device)
+    backbone.requires_grad_(False).eval()
     backbone.recipe = {
         "backbone": entry.name,
         "layer": built.layer,
         **built.recipe,
         "precision": str(dtype).removeprefix("torch."),
     }
-    measure(backbone, device)
-    if pool is not None:
-        backbone.recipe["pool"] = pool
     return backbone
