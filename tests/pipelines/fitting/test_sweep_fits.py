@@ -180,20 +180,20 @@ def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, t
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
-    assert [(row.setting["lr"], row.runs, row.wanted) for row in result.rows] == [
+    assert [(row["setting"]["lr"], row["runs"], row["wanted"]) for row in result["rows"]] == [
         ("0.01", 2, 2),
         ("1e38", 0, 2),
     ]
-    assert [run.status for run in result.runs] == ["ok", "ok", "failed", "failed"]
-    assert all("learning rate is too high" in failure.error for failure in result.failed)
-    assert result.rows[0].test.spread is not None
+    assert [run["status"] for run in result["runs"]] == ["ok", "ok", "failed", "failed"]
+    assert all("learning rate is too high" in failure["error"] for failure in result["failed"])
+    assert result["rows"][0]["test"]["spread"] is not None
     plain = sweep(
         SweepConfig(
             fit=base(store, tmp_path / "alone", settings={**QUICK, "weight_decay": "1", "optimiser": "sgd"}),
             vary={"lr": ("0.01",)}, seeds=2,
         )
     )  # fmt: skip
-    assert plain.rows[0].test == result.rows[0].test
+    assert plain.rows[0].test.to_dict() == result["rows"][0]["test"]
 
 
 def _resumed(folder: Path) -> None:
