@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from .heads.registry import register as register_head
     from .pipelines.extraction.config import ExtractConfig
     from .pipelines.extraction.extract import extract as extract_features
-    from .pipelines.fitting.fit import FitConfig, fit
-    from .pipelines.results.evaluate import VideoAttention, attention, evaluate
+    from .pipelines.fitting.fit import fit
+    from .pipelines.fitting.plan import FitConfig
+    from .pipelines.results.evaluate import evaluate
+    from .pipelines.runs.attention import VideoAttention, attention
     from .pipelines.runs.loaded import LoadedRun, load_run
     from .pipelines.runs.reload import load_head
 
@@ -73,7 +75,7 @@ _PLACES = {
     "Dataset": "extract.datasets.dataset:Dataset",
     "DatasetInfo": "extract.datasets.dataset:DatasetInfo",
     "ExtractConfig": "pipelines.extraction.config:ExtractConfig",
-    "FitConfig": "pipelines.fitting.fit:FitConfig",
+    "FitConfig": "pipelines.fitting.plan:FitConfig",
     "Head": "heads.contract:Head",
     "HeadConfig": "heads.contract:HeadConfig",
     "HeadEntry": "heads.registry:HeadEntry",
@@ -85,9 +87,9 @@ _PLACES = {
     "StreamShape": "heads.contract:StreamShape",
     "VidattError": "errors:VidattError",
     "Video": "extract.datasets.catalogue:Video",
-    "VideoAttention": "pipelines.results.evaluate:VideoAttention",
+    "VideoAttention": "pipelines.runs.attention:VideoAttention",
     "VideoCubes": "cache.video_cubes:VideoCubes",
-    "attention": "pipelines.results.evaluate:attention",
+    "attention": "pipelines.runs.attention:attention",
     "build_backbone": "extract.backbones.registry:build_backbone",
     "build_head": "heads.registry:build_head",
     "evaluate": "pipelines.results.evaluate:evaluate",

@@ -26,8 +26,9 @@ from vidatt.heads.registry import HEADS, head_names
 from vidatt.pipelines.extraction.config import ExtractConfig
 from vidatt.pipelines.extraction.extract import extract
 from vidatt.pipelines.fitting.fit import FitConfig, fit
-from vidatt.pipelines.localisation.truth import Truth
-from vidatt.pipelines.results.evaluate import attention, evaluate
+from vidatt.pipelines.localisation.truth import BoxTruth
+from vidatt.pipelines.results.evaluate import evaluate
+from vidatt.pipelines.runs.attention import attention
 
 STREAMS = {"rgb": "hog", "flow": "hof", "clip": "hog3d"}
 SEGMENTS = {"trimmed": 10, "untrimmed": 20}
@@ -90,13 +91,13 @@ def run(out: Path, store_path: Path, head: str, seed: int, steps: int) -> dict[s
         device="cpu",
     )
     fit(config)
-    top1 = evaluate(path, device="cpu")["metrics"]["top1"]
+    top1 = evaluate(path, device="cpu").metrics.top1
     store = Store.open(store_path)
-    truth = Truth(store, streams[0])
+    truth = BoxTruth(store, streams[0])
     boxes: list[tuple[float, float]] = []
     times: list[tuple[float, float]] = []
     for video in attention(path, device="cpu"):
-        boxes += truth.attention(video)
+        boxes += truth.mass_in_boxes(video)
         inside = {t.segment for t in truth.segments(video.position)}
         total = video.temporal.sum()
         if total > 0:

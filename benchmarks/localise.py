@@ -81,7 +81,7 @@ def run(out: Path, store: Path, head: str, seed: int) -> list[dict[str, Any]]:
             device="cpu",
         )
     )
-    top1 = evaluate(path, device="cpu")["metrics"]["top1"]
+    top1 = evaluate(path, device="cpu").metrics.top1
     rows = []
     for kind in ATTENTIONS:
         for rule, more in WHEN[head]:
@@ -89,13 +89,13 @@ def run(out: Path, store: Path, head: str, seed: int) -> list[dict[str, Any]]:
                 continue  # it reads no attention
             asked = DetectConfig(run=path, rule=rule, settings=more, attention=kind, seed=seed, device="cpu")
             result = detect(asked)
-            measure = result["measures"]["thumos14"]
-            rows.append(_row("mAP", rule, more, kind, measure["map"], measure["thresholds"], result["proposals"]))
+            measure = result.measures["thumos14"]
+            rows.append(_row("mAP", rule, more, kind, measure.map, measure.thresholds, result.proposals))
         for rule, more in WHERE[head]:
             result = locate(LocateConfig(run=path, rule=rule, settings=more, attention=kind, seed=seed, device="cpu"))
-            measure = result["measures"]
+            measure = result.measures
             for what, key in (("frame-hit", "frame_hit"), ("frame-mAP", "frame_map")):
-                rows.append(_row(what, rule, more, kind, measure[key], measure["thresholds"], result["boxes"]))
+                rows.append(_row(what, rule, more, kind, getattr(measure, key), measure.thresholds, result.boxes))
     return [{"head": head, "seed": seed, "top1": top1, **row} for row in rows]
 
 

@@ -33,6 +33,16 @@ class StoreRows:
         self.chunk_rows: int = attributes["chunk_rows"]
         self.shard_rows: int = attributes["shard_rows"]
 
+    @cached_property
+    def plan(self) -> StorePlan:
+        """What the planner said of it."""
+        return StorePlan.of(self.attributes)
+
+    @property
+    def layout(self) -> Layout:
+        """Which rows each video has."""
+        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+
     @property
     def shard_count(self) -> int:
         """Number of shards, the same for every stream."""

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UnknownNameError
+from .catalogue_results import (
+    BackboneInfo,
+    BackboneList,
+    DatasetCheck,
+    DatasetDescription,
+    DatasetList,
+    FetchedWeights,
+    HeadInfo,
+    HeadList,
+    HeadPreset,
+    WeightsInfo,
+    WeightsList,
+)  # fmt: skip
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.doctor import DoctorReport
 
 
 @click.command()
 @common
-def doctor() -> tuple[dict[str, Any], str, int]:
+def doctor() -> tuple[DoctorReport, str, int]:
     """Show versions, FFmpeg, devices, cores and what is missing: what a bug report needs.
 
     \b
@@ -25,7 +40,7 @@ def doctor() -> tuple[dict[str, Any], str, int]:
     from .catalogue_tables import doctor_text
 
     report = run()
-    return report, doctor_text(report), 1 if report["missing"] else 0
+    return report, doctor_text(report), 1 if report.missing else 0
 
 
 @click.command()
@@ -36,7 +51,7 @@ def doctor() -> tuple[dict[str, Any], str, int]:
 @common
 def datasets(
     name: str | None, folder: Path | None, annotations: Path | None, options: tuple[str, ...]
-) -> tuple[dict[str, Any], str, int]:
+) -> tuple[DatasetList | DatasetDescription | DatasetCheck, str, int]:
     """List the datasets, explain one, or check its files.
 
     \b
@@ -50,28 +65,28 @@ def datasets(
 
     if name is None:
         found = {known: describe(known).summary for known in dataset_names()}
-        return {"datasets": found}, listing(found), 0
-    info = describe(name)
+        return DatasetList(datasets=found), listing(found), 0
     if folder is None:
-        return _plain(info), dataset_text(info), 0
+        info = DatasetDescription.of(describe(name))
+        return info, dataset_text(info), 0
     catalogue = load_catalogue(name, annotations=annotations, videos=folder, options=assignments("--option", options))
     report = check(name, catalogue, folder)
-    result = {
-        "dataset": name,
-        "videos": len(catalogue.videos),
-        "missing": list(report.missing),
-        "surplus": list(report.surplus),
-        "misnamed": [list(pair) for pair in report.misnamed],
-        "outside": [list(pair) for pair in report.outside],
-        "notes": list(catalogue.notes),
-    }
+    result = DatasetCheck(
+        dataset=name,
+        videos=len(catalogue.videos),
+        missing=tuple(report.missing),
+        surplus=tuple(report.surplus),
+        misnamed=tuple(report.misnamed),
+        outside=tuple(report.outside),
+        notes=tuple(catalogue.notes),
+    )
     return result, check_text(result), 1 if report.missing or report.misnamed or report.outside else 0
 
 
 @click.command()
 @click.argument("name", required=False)
 @common
-def heads(name: str | None) -> tuple[dict[str, Any], str, int]:
+def heads(name: str | None) -> tuple[HeadList | HeadInfo, str, int]:
     """List the heads, or show the settings and presets of one.
 
     \b
@@ -84,31 +99,30 @@ def heads(name: str | None) -> tuple[dict[str, Any], str, int]:
 
     if name is None:
         found = {known: HEADS[known].summary for known in head_names()}
-        return {"heads": found}, listing(found), 0
-    presets = {preset: resolve_settings(name, preset).to_dict() for preset in preset_names(name)}
-    result = {"head": name, "summary": HEADS[name].summary, "paper": HEADS[name].paper, "presets": presets}
+        return HeadList(heads=found), listing(found), 0
+    presets = {preset: HeadPreset(**resolve_settings(name, preset).to_dict()) for preset in preset_names(name)}
+    result = HeadInfo(head=name, summary=HEADS[name].summary, paper=HEADS[name].paper, presets=presets)
     return result, head_text(result), 0
 
 
 @click.command()
 @common
-def backbones() -> tuple[dict[str, Any], str, int]:
+def backbones() -> tuple[BackboneList, str, int]:
     """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
 
     \b
     Example:
       vidatt backbones
     """
-    from ..extract.backbones.entry import describe_entry
     from ..extract.backbones.registry import BACKBONES, backbone_names
     from ..extract.kinds import KINDS
     from .catalogue_tables import backbones_text
 
     found = {
-        kind: {name: describe_entry(BACKBONES[name]) for name in backbone_names(kind)}
+        kind: {name: BackboneInfo.of(BACKBONES[name]) for name in backbone_names(kind)}
         for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
     }
-    return {"backbones": found}, backbones_text(found), 0
+    return BackboneList(backbones=found), backbones_text(found), 0
 
 
 @click.group()
@@ -119,7 +133,7 @@ def weights() -> None:
 @weights.command("list")
 @click.argument("network", required=False)
 @common
-def weights_list(network: str | None) -> tuple[dict[str, Any], str, int]:
+def weights_list(network: str | None) -> tuple[WeightsList, str, int]:
     """List the known weights (of one NETWORK): file, digest, licence, and whether it is here.
 
     \b
@@ -132,18 +146,18 @@ def weights_list(network: str | None) -> tuple[dict[str, Any], str, int]:
     entries = [e for e in weights_registry().values() if network in (None, e.network)]
     if not entries:
         raise UnknownNameError("network", str(network), {e.network for e in weights_registry().values()})
-    result = [{**_plain(entry), "path": str(entry.path), "here": entry.path.exists()} for entry in entries]
+    result = WeightsList(weights=tuple(WeightsInfo.of(entry) for entry in entries))
     table = {
         e.name: f"{'here' if e.path.exists() else 'absent'}  {e.file_name}  {e.digest_words}  {e.licence}"
         for e in entries
     }
-    return {"weights": result}, listing(table), 0
+    return result, listing(table), 0
 
 
 @weights.command("fetch")
 @click.argument("name")
 @common
-def weights_fetch(name: str) -> tuple[dict[str, Any], str, int]:
+def weights_fetch(name: str) -> tuple[FetchedWeights, str, int]:
     """Download one weights file and check its digest; NAME is one of the list, timm:MODEL or ORG/NAME of the hub.
 
     \b
@@ -154,16 +168,4 @@ def weights_fetch(name: str) -> tuple[dict[str, Any], str, int]:
     from ..extract.backbones.registry import fetch_weights
 
     path = fetch_weights(name)
-    return {"name": name, "path": str(path)}, f"{name} is at {path}", 0
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    """Turn a flat dataclass of our registries into plain values."""
-    from dataclasses import fields
-
-    def plain(item: Any) -> Any:
-        if isinstance(item, Mapping):
-            return {key: plain(x) for key, x in item.items()}
-        return list(item) if isinstance(item, tuple) else item
-
-    return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    return FetchedWeights(name=name, path=str(path)), f"{name} is at {path}", 0

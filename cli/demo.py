@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .door import common
-from .tables import duration, table
+from .tables import duration, figure, table
+
+if TYPE_CHECKING:
+    from ..pipelines.demo import DemoResult
 
 
 @click.command()
@@ -19,7 +21,7 @@ from .tables import duration, table
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @common
-def demo(out: Path, train_videos: int, device: str, seed: int) -> tuple[dict[str, Any], str, int]:
+def demo(out: Path, train_videos: int, device: str, seed: int) -> tuple[DemoResult, str, int]:
     """Generate real encoded videos, extract, fit, evaluate, and draw attention on the frames; no data, no network.
 
     \b
@@ -32,28 +34,29 @@ def demo(out: Path, train_videos: int, device: str, seed: int) -> tuple[dict[str
     return result, demo_text(result), 0
 
 
-def demo_text(result: Mapping[str, Any]) -> str:
+def demo_text(result: DemoResult) -> str:
     """Return the demo's one table and where its picture lies."""
     rows = [
         [
-            r["head"],
-            "+".join(r["streams"]),
-            r["top1"],
-            r["chance"],
-            *("-" if r[key] is None else f"{r[key]:.3f}" for key in ("mass_in_box", "box_share")),
-            r["seconds"],
+            r.head,
+            "+".join(r.streams),
+            r.top1,
+            r.chance,
+            figure(r.mass_in_box),
+            figure(r.box_share),
+            r.seconds,
         ]
-        for r in result["heads"]
+        for r in result.heads
     ]
     header = ["head", "streams", "test top-1", "chance", "attention in box", "box area share", "fit s"]
     return "\n".join(
         [
-            f"{result['videos']} generated videos, {result['classes']} classes; features: {result['features']}",
+            f"{result.videos} generated videos, {result.classes} classes; features: {result.features}",
             "",
             table(header, rows),
             "",
-            *textwrap.wrap(result["reading"], 110),
-            f"picture: {result['picture']}",
-            f"total: {duration(result['seconds'])}",
+            *textwrap.wrap(result.reading, 110),
+            f"picture: {result.picture}",
+            f"total: {duration(result.seconds)}",
         ]
     )

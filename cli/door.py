@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ..errors import InterruptedRunError, UsageError, VidattError
+from ..pipelines.record import Record
 
 log = logging.getLogger("vidatt")
 
@@ -32,7 +33,7 @@ def _set_verbosity(verbose: int, quiet: int) -> None:
     log.propagate = False
 
 
-def common(command: Callable[..., tuple[dict[str, Any], str, int]]) -> Callable[..., None]:
+def common(command: Callable[..., tuple[Record | dict[str, Any], str, int]]) -> Callable[..., None]:
     """Give a command --json, -v and -q; it returns its result as an object, as text, and its exit code."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
@@ -49,7 +50,7 @@ def common(command: Callable[..., tuple[dict[str, Any], str, int]]) -> Callable[
         except KeyboardInterrupt:
             click.echo("vidatt: stopped; what was finished stays, the same command continues.", err=True)
             sys.exit(InterruptedRunError.exit_code)
-        click.echo(json.dumps(result) if as_json else text)
+        click.echo(json.dumps(result.to_dict() if isinstance(result, Record) else result) if as_json else text)
         sys.exit(code)
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +12,9 @@ from ..errors import UsageError
 from .door import assignments, common
 
 if TYPE_CHECKING:
-    from ..pipelines.fitting.fit import FitConfig
+    from ..pipelines.fitting.plan import FitConfig
+    from ..pipelines.fitting.sweep import SweepResult
+    from ..pipelines.runs.measured import FitResult
 
 
 @click.command("fit-head")
@@ -53,7 +55,7 @@ def fit_head(
     settings: tuple[str, ...], aggregator: str | None, classifier: str,
     validation: float, skip_truncated: bool, out: Path | None, device: str, seed: int,
     sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int,
-) -> tuple[dict[str, Any], str, int]:  # fmt: skip
+) -> tuple[FitResult | SweepResult, str, int]:  # fmt: skip
     """Train a head on the cubes of a store; a killed fit continues from its checkpoint.
 
     With --sweep, --seeds or --splits: one run folder each below --out, each evaluated on its test list, one table.
@@ -64,7 +66,8 @@ def fit_head(
       vidatt fit-head --head stan --store ucf101.zarr --sweep lr=1e-3,1e-4 --seeds 3 --splits 1,2,3 --jobs 4
     """
     from ..heads.registry import default_preset
-    from ..pipelines.fitting.fit import FitConfig, fit
+    from ..pipelines.fitting.fit import fit
+    from ..pipelines.fitting.plan import FitConfig
     from ..pipelines.runs.reload import recorded_store
     from .fitting_tables import fit_text
 
@@ -95,24 +98,22 @@ def fit_head(
     if jobs > 1:
         raise UsageError("--jobs is for several fits: give --sweep, --seeds or --splits too.")
     result = fit(config)
-    text = fit_text(result)
     if classifier == "svm":
         preset = default_preset("svm")
         on_top = replace(config, head="svm", on=config.out, out=config.out / "svm", preset=preset, settings={})
-        result["svm"] = fit(on_top)
-        text += "\n\n" + fit_text(result["svm"])
-    return result, text, 0
+        result = replace(result, svm=fit(on_top))
+    return result, fit_text(result), 0
 
 
 def _sweep(
     config: FitConfig, vary: tuple[str, ...], *, seeds: int | None, splits: tuple[str, ...] | None, jobs: int
-) -> tuple[dict[str, Any], str, int]:
+) -> tuple[SweepResult, str, int]:
     from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
     from ..pipelines.fitting.sweep import sweep as run
     from .fitting_tables import sweep_text
 
     result = run(SweepConfig(fit=config, vary=parse_sweep(vary), seeds=seeds, splits=splits, jobs=jobs))
-    return result, sweep_text(result), 1 if result["failed"] else 0
+    return result, sweep_text(result), 1 if result.failed else 0
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .tables import duration, figure, table
 
-
-def fit_text(result: Mapping[str, Any]) -> str:
-    """Return the end of a fit."""
-    measured = result["metrics"]["validation"] or {}
-    numbers = ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if isinstance(v, float))
-    made = f"{result['run']}: {result['head']} on {', '.join(result['streams'])}"
-    chosen = f"; C {result['C']:g}" if "C" in result else ""
-    return f"{made}{chosen}; validation {numbers or 'none'}; {duration(result['seconds'])}"
+if TYPE_CHECKING:
+    from ..pipelines.fitting.sweep import SweepResult
+    from ..pipelines.runs.measured import FitResult
 
 
-def sweep_text(result: Mapping[str, Any]) -> str:
+def fit_text(result: FitResult) -> str:
+    """Return the end of a fit, and of the machine on top of it."""
+    measured = result.metrics.validation.to_dict() if result.metrics.validation else {}
+    numbers = ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if v is not None)
+    made = f"{result.run}: {result.head} on {', '.join(result.streams)}"
+    chosen = f"; C {result.C:g}" if result.C is not None else ""
+    text = f"{made}{chosen}; validation {numbers or 'none'}; {duration(result.seconds)}"
+    return text if result.svm is None else f"{text}\n\n{fit_text(result.svm)}"
+
+
+def sweep_text(result: SweepResult) -> str:
     """Return a row per setting, and what failed."""
-    rows, measure = result["rows"], result["measure"]
-    keys = list(rows[0]["setting"])
-    splits = list(dict.fromkeys(split for row in rows for split in row["test"]["splits"]))
-    header = [*keys, "runs", f"validation {measure}", "+-", f"test {measure}", "+-"]
+    rows, measure = result.rows, result.measure
+    splits = list(dict.fromkeys(split for row in rows for split in row.test.splits))
+    header = [*rows[0].setting, "runs", f"validation {measure}", "+-", f"test {measure}", "+-"]
     header += [f"split {split}" for split in splits] if len(splits) > 1 else []
     body = []
     for row in rows:
-        cells = [*row["setting"].values(), f"{row['runs']}/{row['wanted']}"]
-        for part in ("validation", "test"):
-            cells += [figure(row[part]["mean"]), figure(row[part]["spread"])]
-        body.append(cells + ([figure(row["test"]["splits"].get(s)) for s in splits] if len(splits) > 1 else []))
+        cells = [*row.setting.values(), f"{row.runs}/{row.wanted}"]
+        for part in (row.validation, row.test):
+            cells += [figure(part.mean), figure(part.spread)]
+        body.append(cells + ([figure(row.test.splits.get(s)) for s in splits] if len(splits) > 1 else []))
     lines = [
         table(header, body),
         "",
         "mean over seeds of the mean over splits, +- the sample standard deviation over seeds; choose by validation",
-        f"{len(result['runs'])} runs in {result['out']}; {duration(result['seconds'])}",
+        f"{len(result.runs)} runs in {result.out}; {duration(result.seconds)}",
     ]
-    return "\n".join(lines + [f"failed: {failure['run']}: {failure['error']}" for failure in result["failed"]])
+    return "\n".join(lines + [f"failed: {failure.run}: {failure.error}" for failure in result.failed])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.localisation.detect import DetectionResult
+    from ..pipelines.localisation.locate import LocationResult
 
 
 @click.command()
@@ -17,12 +21,12 @@ from .door import assignments, common
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option("--rule", metavar="NAME", help="stan, where-and-when or untrimmednet [by what the head gives].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the rule.")
-@click.option("--attention", default="head", show_default=True, help="head; random or uniform to see the floor.")
+@click.option("--attention", default="head", show_default=True, help="head, random or uniform; not head: the floor.")
 @click.option("--out", type=click.Path(path_type=Path), help="Submission file [in the run].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
-def detect(settings: tuple[str, ...], **given: Any) -> tuple[dict[str, Any], str, int]:
+def detect(settings: tuple[str, ...], **given: Any) -> tuple[DetectionResult, str, int]:
     """Say when: proposals from temporal attention as a THUMOS14 submission file, and mAP where the truth is known.
 
     \b
@@ -45,12 +49,12 @@ def detect(settings: tuple[str, ...], **given: Any) -> tuple[dict[str, Any], str
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option("--rule", default="threshold", show_default=True, metavar="NAME", help="threshold, minmax or contour.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the rule.")
-@click.option("--attention", default="head", show_default=True, help="head; random or uniform to see the floor.")
+@click.option("--attention", default="head", show_default=True, help="head, random or uniform; not head: the floor.")
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file [in the run].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
-def locate(settings: tuple[str, ...], **given: Any) -> tuple[dict[str, Any], str, int]:
+def locate(settings: tuple[str, ...], **given: Any) -> tuple[LocationResult, str, int]:
     """Say where: a box in each sampled frame from spatial attention, as CSV, and frame-mAP where the truth is known.
 
     \b

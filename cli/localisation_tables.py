@@ -2,52 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .tables import table
 
+if TYPE_CHECKING:
+    from ..pipelines.localisation.detect import DetectionResult
+    from ..pipelines.localisation.locate import LocationResult
+    from ..pipelines.localisation.reading import ReadingResult
 
-def detect_text(result: Mapping[str, Any]) -> str:
+
+def detect_text(result: DetectionResult) -> str:
     """Return what was written, and mAP by each measure, named."""
     lines = [
-        f"{result['out']}: {result['proposals']} proposals in {result['videos_with_proposals']} of {result['videos']} "
+        f"{result.out}: {result.proposals} proposals in {result.videos_with_proposals} of {result.videos} "
         f"videos{_missing(result)}",
-        f"rule {result['rule']} ({_settings(result)}), attention {result['attention']}, class scores "
-        f"{result['class_scores']}",
-        *(f"note: {note}" for note in result["notes"]),
+        f"rule {result.rule} ({_settings(result)}), attention {result.attention}, class scores {result.class_scores}",
+        *(f"note: {note}" for note in result.notes),
     ]
-    if result["measures"] is None:
+    if result.measures is None:
         return "\n".join([*lines, "the store knows no true interval of these videos: nothing was measured"])
-    for measure in result["measures"].values():
-        header = ["mAP at overlap", *(f"{t:g}" for t in measure["thresholds"]), "mean"]
+    for measure in result.measures.values():
+        header = ["mAP at overlap", *(f"{t:g}" for t in measure.thresholds), "mean"]
         lines += [
             "",
-            measure["rule_text"],
-            f"{measure['instances']} true intervals of {measure['classes']} classes in {measure['videos']} videos; "
-            f"{measure['detections_elsewhere']} proposals in videos without one",
-            table(header, [["", *measure["map"], measure["average_map"]]]),
+            measure.rule_text,
+            f"{measure.instances} true intervals of {measure.classes} classes in {measure.videos} videos; "
+            f"{measure.detections_elsewhere} proposals in videos without one",
+            table(header, [["", *measure.map, measure.average_map]]),
         ]
     return "\n".join(lines)
 
 
-def locate_text(result: Mapping[str, Any]) -> str:
+def locate_text(result: LocationResult) -> str:
     """Return what was written, frame-hit and frame-mAP."""
     lines = [
-        f"{result['out']}: {result['boxes']} boxes in {result['frames']} sampled frames of {result['videos']} "
+        f"{result.out}: {result.boxes} boxes in {result.frames} sampled frames of {result.videos} "
         f"videos{_missing(result)}",
-        f"rule {result['rule']} ({_settings(result)}), attention {result['attention']}, maps are {result['maps']}",
+        f"rule {result.rule} ({_settings(result)}), attention {result.attention}, maps are {result.maps}",
     ]
-    measures = result["measures"]
+    measures = result.measures
     if measures is None:
         return "\n".join([*lines, "the store knows no true box in these frames: nothing was measured"])
     lines += [
         "",
-        f"{measures['true_boxes']} true boxes of {measures['classes']} classes in {measures['frames']} sampled frames "
-        f"of {measures['videos']} videos, which have {measures['frames_without']} sampled frames without one",
+        f"{measures.true_boxes} true boxes of {measures.classes} classes in {measures.frames} sampled frames "
+        f"of {measures.videos} videos, which have {measures.frames_without} sampled frames without one",
         table(
-            ["at overlap", *(f"{t:g}" for t in measures["thresholds"])],
-            [["frame-hit", *measures["frame_hit"]], ["frame-mAP", *measures["frame_map"]]],
+            ["at overlap", *(f"{t:g}" for t in measures.thresholds)],
+            [["frame-hit", *measures.frame_hit], ["frame-mAP", *measures.frame_map]],
         ),
         "frame-hit: share of the frames with a true box whose box overlaps the first one, no class, pixels counted as "
         "in the public code; frame-mAP: all frames and true boxes, by class and confidence",
@@ -55,13 +58,13 @@ def locate_text(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _settings(result: Mapping[str, Any]) -> str:
+def _settings(result: DetectionResult | LocationResult) -> str:
     return ", ".join(
         f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={str(value).lower()}"
-        for key, value in result["settings"].items()
+        for key, value in result.settings.items()
     )
 
 
-def _missing(result: Mapping[str, Any]) -> str:
-    gone = result["listed"] - result["videos"]
-    return f"; {gone} of {result['listed']} listed videos are left out" if gone else ""
+def _missing(result: ReadingResult) -> str:
+    gone = result.listed - result.videos
+    return f"; {gone} of {result.listed} listed videos are left out" if gone else ""

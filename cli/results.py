@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import UsageError
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.localisation.submission import DetectionEvaluation
+    from ..pipelines.results.compare import Comparison
+    from ..pipelines.runs.measured import Evaluation, FusionResult, OfficialEvaluation
 
 
 @click.command()
@@ -23,7 +28,7 @@ from .door import assignments, common
 def evaluate(
     runs: tuple[Path, ...], store: Path | None, split: str | None, part: str, protocol: str | None,
     average_clips: bool, device: str,
-) -> tuple[dict[str, Any], str, int]:  # fmt: skip
+) -> tuple[Evaluation | OfficialEvaluation, str, int]:  # fmt: skip
     """Score a run on the videos it never saw: top-1, top-5, class mean, mAP, confusion matrix, per-class table.
 
     With --protocol official: several runs, one per split, make the one number that papers print. SCORES is an .npz or
@@ -35,7 +40,7 @@ def evaluate(
       vidatt evaluate runs/stan-1 runs/stan-2 runs/stan-3 --protocol official
       vidatt evaluate i3d.npz --store kinetics.zarr
     """
-    from .results_tables import evaluation_text
+    from .results_tables import evaluation_text, official_text
 
     if protocol not in (None, "official"):
         raise UsageError(f"--protocol {protocol!r}: the only one is official.")
@@ -59,13 +64,15 @@ def evaluate(
         raise UsageError("--average-clips is for files of scores; a run averages its clips and views by itself.")
     from ..pipelines.results.evaluate import evaluate as score
     from ..pipelines.results.evaluate import evaluate_officially
+    from ..pipelines.runs.measured import Evaluation
 
     if protocol:
-        result = evaluate_officially(runs, store_path=store, split=split, device=device)
-    elif len(runs) > 1:
+        number = evaluate_officially(runs, store_path=store, split=split, device=device)
+        told = evaluation_text(number) if isinstance(number, Evaluation) else official_text(number)
+        return number, told, 0
+    if len(runs) > 1:
         raise UsageError("Several runs make one number with --protocol official; `vidatt compare` only shows them.")
-    else:
-        result = score(runs[0], store_path=store, split=split, part=part, device=device)
+    result = score(runs[0], store_path=store, split=split, part=part, device=device)
     return result, evaluation_text(result), 0
 
 
@@ -83,7 +90,7 @@ def evaluate(
 @common
 def evaluate_detections(
     result: Path, truth: Path, rule: str, exclude: str | None, subset: str | None
-) -> tuple[dict[str, Any], str, int]:
+) -> tuple[DetectionEvaluation, str, int]:
     """Measure temporal detections by an official rule: AP per class and overlap, mAP.
 
     RESULT is a THUMOS14 submission file (lines `video t1 t2 classid conf`), or ActivityNet's JSON.
@@ -107,7 +114,7 @@ def evaluate_detections(
 @click.option("--split", help="A split that all were evaluated on [each run's own].")
 @click.option("--part", type=click.Choice(["test", "train", "validation"]), default="test", show_default=True)
 @common
-def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[dict[str, Any], str, int]:
+def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[Comparison, str, int]:
     """Print runs side by side, and test each pair on the videos that both were evaluated on (McNemar, exact).
 
     \b
@@ -125,12 +132,12 @@ def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[dict[
 @click.argument("parts", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--method", required=True, metavar="NAME", help="mean, product, max, weighted, awl or mkl.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method.")
-@click.option("--file-scores", default="probabilities", show_default=True, help="What .npz and CSV hold; or logits.")
+@click.option("--file-scores", default="probabilities", show_default=True, help="probabilities or logits.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder of the fusion.")
 @common
 def fuse(
     parts: tuple[Path, ...], method: str, settings: tuple[str, ...], file_scores: str, out: Path
-) -> tuple[dict[str, Any], str, int]:
+) -> tuple[FusionResult, str, int]:
     """Fuse the test scores of runs (and of .npz or CSV files); weights are learned on validation scores only.
 
     \b

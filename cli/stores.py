@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UsageError
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.stores.exchange import ExportResult, ImportResult
+    from ..pipelines.stores.info import StoreInfo
 
 
 @click.group()
@@ -19,7 +23,7 @@ def cache() -> None:
 @cache.command("info")
 @click.argument("store", type=click.Path(path_type=Path))
 @common
-def cache_info(store: Path) -> tuple[dict[str, Any], str, int]:
+def cache_info(store: Path) -> tuple[StoreInfo, str, int]:
     """Say what a store holds: plan, streams with recipes, how much is extracted, outcomes.
 
     \b
@@ -38,11 +42,11 @@ def cache_info(store: Path) -> tuple[dict[str, Any], str, int]:
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--format", "form", required=True, metavar="FORMAT", help="hdf5, hdf5-packed or npy.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
-@click.option("--compression", default="gzip", show_default=True, help="Of HDF5: gzip, lzf or none; all are lossless.")
+@click.option("--compression", default="gzip", show_default=True, help="gzip, lzf or none: of HDF5, all lossless.")
 @common
 def cache_export(
     store: Path, out: Path, form: str, streams: str | None, compression: str
-) -> tuple[dict[str, Any], str, int]:
+) -> tuple[ExportResult, str, int]:
     """Write what is extracted as HDF5, or as one .npy per video; what is not is listed, and the exit code is 1.
 
     \b
@@ -53,7 +57,7 @@ def cache_export(
     from .stores_tables import export_text
 
     result = export_store(store, out, form=form, streams=_names(streams), compression=compression)
-    return result, export_text(result), 1 if result["missing"] else 0
+    return result, export_text(result), 1 if result.missing else 0
 
 
 @cache.command("import")
@@ -67,7 +71,7 @@ def cache_export(
 @click.option("--labels", metavar="NAME", help="Array of labels beside --ids.")
 @click.option("--split", default="1", show_default=True, help="Name of the split that ROLE= (train, test) is of.")
 @click.option("--group-pattern", metavar="REGEX", help="What its parentheses find in an id is the video's group.")
-@click.option("--axes", default="thwc", show_default=True, help="Order of 4-dimensional arrays: thwc or tchw.")
+@click.option("--axes", default="thwc", show_default=True, help="thwc or tchw: order of 4-dimensional arrays.")
 @click.option("--fps", type=float, help="Frames per second of the videos.")
 @click.option("--stride-frames", type=int, help="Frames from one segment to the next.")
 @click.option("--first-centre", type=int, help="Centre frame of the first segment [--window-frames // 2].")
@@ -81,7 +85,7 @@ def cache_export(
 def cache_import(
     sources: tuple[str, ...], store: Path, streams: str | None, recipe: tuple[str, ...],
     fps: float | None, stride_frames: int | None, first_centre: int | None, window_frames: int, **given: Any,
-) -> tuple[dict[str, Any], str, int]:  # fmt: skip
+) -> tuple[ImportResult, str, int]:  # fmt: skip
     """Make a store, or another stream of one, from an export or from the arrays of another program.
 
     Everything is read and checked first; what is refused leaves nothing behind.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from joblib import cpu_count
@@ -15,10 +15,13 @@ from ..extract.datasets.generator import generate
 from ..extract.streams import StreamConfig
 from .extraction.config import ExtractConfig
 from .extraction.extract import extract
-from .fitting.fit import FitConfig, fit
-from .localisation.truth import Truth
+from .fitting.fit import fit
+from .fitting.plan import FitConfig
+from .localisation.truth import BoxTruth
 from .pictures.drawing import draw_attention
-from .results.evaluate import attention, evaluate
+from .record import Record
+from .results.evaluate import evaluate
+from .runs.attention import attention
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,35 @@ SETTINGS = {"steps": "400"}  # of the preset's 600: the table is settled by then
 DRAWN_VIDEOS = 6
 
 
-def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int = 0) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DemoRow(Record):
+    """One head of the demo; attention is None for a head that attends to no cells."""
+
+    head: str
+    streams: tuple[str, ...]
+    run: str
+    top1: float | None
+    chance: float
+    mass_in_box: float | None  # share of the attention inside the true object's box
+    box_share: float | None  # share of the picture that the box covers
+    seconds: float  # of the fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoResult(Record):
+    """The table of the heads, and where everything lies."""
+
+    videos: int
+    classes: int
+    features: str
+    heads: tuple[DemoRow, ...]
+    picture: str
+    store: str
+    reading: str
+    seconds: float
+
+
+def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int = 0) -> DemoResult:
     """Generate `actionshapes`, extract three streams of descriptors, fit heads on one and on all, evaluate, draw.
 
     Parameters
@@ -46,9 +77,6 @@ def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int 
     out : folder for videos, store, runs and picture; a second call reuses what is there
     train_videos : training videos; half as many again are for testing
 
-    Returns
-    -------
-    The table of the heads, and where everything lies
     """
     started = time.monotonic()
     videos, store_path = out / "videos", out / "actionshapes.zarr"
@@ -71,30 +99,28 @@ def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int 
         )
     )
     rows = [_fit_one(head, streams, out, store_path, device, seed) for head, streams in FITS]
-    fused = next(row for row in rows if row["head"] == "stan" and len(row["streams"]) > 1)
-    best = max((row for row in rows if len(row["streams"]) == 1), key=lambda row: row["top1"])
+    fused = next(row for row in rows if row.head == "stan" and len(row.streams) > 1)
+    best = max((row for row in rows if len(row.streams) == 1), key=lambda row: row.top1 or 0.0)
     picture = out / "attention.png"
-    _draw(Path(fused["run"]), store_path, videos, picture, device)
-    return {
-        "videos": len(catalogue.videos),
-        "classes": len(catalogue.classes),
-        "features": f"{', '.join(f'{b} ({s})' for s, b in STREAMS.items())}; {SEGMENTS} segments",
-        "heads": rows,
-        "picture": str(picture),
-        "store": str(store_path),
-        "reading": (
-            f"A class is a shape and a motion; chance is {fused['chance']:.3f}. A frame shows the shape and hardly the "
-            f"motion, so rgb alone ends near {1 / MOTIONS:.2f}. STAN on all three streams reaches {fused['top1']:.3f}, "
-            f"on the best single one ({best['streams'][0]}) {best['top1']:.3f}. It puts {fused['mass_in_box']:.2f} of "
-            f"its attention inside the true object's box, which covers {fused['box_share']:.2f} of the picture."
+    _draw(Path(fused.run), store_path, videos, picture, device)
+    return DemoResult(
+        videos=len(catalogue.videos),
+        classes=len(catalogue.classes),
+        features=f"{', '.join(f'{b} ({s})' for s, b in STREAMS.items())}; {SEGMENTS} segments",
+        heads=tuple(rows),
+        picture=str(picture),
+        store=str(store_path),
+        reading=(
+            f"A class is a shape and a motion; chance is {fused.chance:.3f}. A frame shows the shape and hardly the "
+            f"motion, so rgb alone ends near {1 / MOTIONS:.2f}. STAN on all three streams reaches {fused.top1:.3f}, "
+            f"on the best single one ({best.streams[0]}) {best.top1:.3f}. It puts {fused.mass_in_box:.2f} of "
+            f"its attention inside the true object's box, which covers {fused.box_share:.2f} of the picture."
         ),
-        "seconds": round(time.monotonic() - started, 1),
-    }
+        seconds=round(time.monotonic() - started, 1),
+    )
 
 
-def _fit_one(
-    head: str, streams: tuple[str, ...], out: Path, store_path: Path, device: str, seed: int
-) -> dict[str, Any]:
+def _fit_one(head: str, streams: tuple[str, ...], out: Path, store_path: Path, device: str, seed: int) -> DemoRow:
     run = out / "runs" / f"{head}-{'-'.join(streams)}"
     fitted = fit(
         FitConfig(
@@ -109,19 +135,19 @@ def _fit_one(
         )
     )
     result = evaluate(run, device=device)
-    truth = Truth(Store.open(store_path), streams[0])
-    pairs = [pair for video in attention(run, device=device) for pair in truth.attention(video)]
+    truth = BoxTruth(Store.open(store_path), streams[0])
+    pairs = [pair for video in attention(run, device=device) for pair in truth.mass_in_boxes(video)]
     mass, share = np.mean(pairs, axis=0) if pairs else (None, None)
-    return {
-        "head": head,
-        "streams": list(streams),
-        "run": str(run),
-        "top1": result["metrics"]["top1"],
-        "chance": 1 / (SHAPES * MOTIONS),
-        "mass_in_box": None if mass is None else float(mass),
-        "box_share": None if share is None else float(share),
-        "seconds": fitted["seconds"],
-    }
+    return DemoRow(
+        head=head,
+        streams=streams,
+        run=str(run),
+        top1=result.metrics.top1,
+        chance=1 / (SHAPES * MOTIONS),
+        mass_in_box=None if mass is None else float(mass),
+        box_share=None if share is None else float(share),
+        seconds=fitted.seconds,
+    )
 
 
 def _draw(run: Path, store_path: Path, videos: Path, picture: Path, device: str) -> None:

@@ -6,14 +6,16 @@ import importlib
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from joblib import cpu_count
 from packaging.requirements import Requirement
 
 from ..version import __version__
+from .record import OPTIONAL, Record
 
 MODULES = {
     "google-crc32c": "google_crc32c",
@@ -23,7 +25,37 @@ MODULES = {
 """What a package is imported as, where that is not its name."""
 
 
-def doctor() -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class WeightsFolder(Record):
+    """The weights that are known, and those at hand."""
+
+    folder: str
+    here: tuple[str, ...]
+    known: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport(Record):
+    """The installation and the machine; what needs packages is left out while some are missing."""
+
+    vidatt: str
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    memory_bytes: int
+    packages: Mapping[str, str | None]  # version; None = not installed
+    ffmpeg: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)
+    decoder: str | None = field(default=None, metadata=OPTIONAL)  # the outcome of a small video
+    devices: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    flow_engines: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
+    not_at_hand: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)  # flow engines, each with the reason
+    weights: WeightsFolder | None = field(default=None, metadata=OPTIONAL)
+    folders: Mapping[str, str | None] | None = field(default=None, metadata=OPTIONAL)  # environment variables
+    missing: tuple[str, ...]
+
+
+def doctor() -> DoctorReport:
     """Look at the installation; `missing` has a line for each thing that keeps vidatt from working.
 
     A small video is encoded and read back through the decoding child, as an extraction would: what crashes there
@@ -39,32 +71,32 @@ def doctor() -> dict[str, Any]:
     for requirement in (r for r in wanted if r.marker is None):  # the others belong to extras
         packages[requirement.name], problem = _package(requirement)
         missing += [problem] if problem else []
-    report = {
-        "vidatt": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "packages": packages,
-    }
+    report = DoctorReport(
+        vidatt=__version__,
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cores=cpu_count(),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        packages=packages,
+        missing=tuple(missing),
+    )
     if missing:  # the rest needs them
-        return report | {"missing": missing}
+        return report
     outcome, detail = _decoded()
-    if outcome != "ok":
-        missing.append(f"a small video does not decode here: {outcome} ({detail})")
     devices = _devices()
     engines, problems = _engines(cuda=len(devices) > 1)
-    return report | {
-        "ffmpeg": _ffmpeg(),
-        "decoder": outcome,
-        "devices": devices,
-        "flow_engines": engines,
-        "not_at_hand": problems,
-        "weights": _weights(),
-        "folders": {name: os.environ.get(name) for name in ("VIDATT_DATA", "VIDATT_CACHE", "VIDATT_WEIGHTS")},
-        "missing": missing,
-    }
+    return replace(
+        report,
+        ffmpeg=_ffmpeg(),
+        decoder=outcome,
+        devices=tuple(devices),
+        flow_engines=tuple(engines),
+        not_at_hand=tuple(problems),
+        weights=_weights(),
+        folders={name: os.environ.get(name) for name in ("VIDATT_DATA", "VIDATT_CACHE", "VIDATT_WEIGHTS")},
+        missing=() if outcome == "ok" else (f"a small video does not decode here: {outcome} ({detail})",),
+    )
 
 
 def _package(requirement: Requirement) -> tuple[str | None, str | None]:
@@ -145,15 +177,12 @@ def _engines(*, cuda: bool) -> tuple[list[str], list[str]]:
     return there, problems
 
 
-def _weights() -> dict[str, Any]:
+def _weights() -> WeightsFolder:
     from ..extract.backbones.weights import weights_folder, weights_registry
 
     known = weights_registry()
-    return {
-        "folder": str(weights_folder()),
-        "here": [name for name, entry in known.items() if entry.path.exists()],
-        "known": len(known),
-    }
+    here = tuple(name for name, entry in known.items() if entry.path.exists())
+    return WeightsFolder(folder=str(weights_folder()), here=here, known=len(known))
 
 
 def _processor() -> str:

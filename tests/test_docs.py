@@ -12,12 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")))
 ]
-PATHS_TO_COME = {
-    "extract/kinds.py",
-    "tests/extract/test_extract_kinds.py",
-    "tests/pipelines/extraction/test_extraction_kinds.py",
-}
-"""Stream kinds as data; empty from then on."""
 FOLDERS = "benchmarks|cache|cli|docs|extract|heads|pipelines|tests"
 TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
 
@@ -41,11 +35,7 @@ def _exists(path: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_paths_that_a_page_names_exist(page: Path) -> None:
-    assert sorted(path for path in _paths(page) if not _exists(path) and path not in PATHS_TO_COME) == []
-
-
-def test_no_path_is_to_come_that_is_there() -> None:
-    assert sorted(path for path in PATHS_TO_COME if _exists(path)) == []
+    assert sorted(path for path in _paths(page) if not _exists(path)) == []
 
 
 def _anchors(page: Path) -> set[str]:

@@ -29,11 +29,6 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": {"pipelines", "extract", "heads", "cache", *GROUND},  # the Python face; nobody imports it from inside
 }
-CIRCLES_THAT_STILL_STAND: set[tuple[str, ...]] = {("pipelines/fitting/fit.py", "pipelines/fitting/svm.py")}
-"""To be broken; empty from then on."""
-ROOMS_OF_SHORT_FUNCTIONS = ("cache", "heads", "extract", "errors.py")
-LONG_FUNCTIONS_THAT_STILL_STAND: set[str] = set()
-"""To be cut; empty from then on."""
 
 
 def _setup() -> configparser.ConfigParser:
@@ -134,10 +129,8 @@ def test_files_import_each_other_in_no_circle() -> None:
         for path in _modules()
     }
     assert all(target in arrows for targets in arrows.values() for target in targets)
-    found = _circles(arrows)
-    new = [" -> ".join(_way_round(arrows, circle[0])) for circle in sorted(found - CIRCLES_THAT_STILL_STAND)]
-    assert not new, f"circles of files: {'; '.join(new)}"
-    assert found >= CIRCLES_THAT_STILL_STAND, "these are broken: take them out of CIRCLES_THAT_STILL_STAND"
+    found = [" -> ".join(_way_round(arrows, circle[0])) for circle in sorted(_circles(arrows))]
+    assert not found, f"circles of files: {'; '.join(found)}"
 
 
 def test_circles_are_found_whole_and_apart() -> None:
@@ -147,12 +140,8 @@ def test_circles_are_found_whole_and_apart() -> None:
 
 
 def test_functions_have_at_most_60_lines() -> None:
-    places = [ROOT / room for room in ROOMS_OF_SHORT_FUNCTIONS]
-    paths = [path for place in places for path in ([place] if place.suffix else sorted(place.rglob("*.py")))]
-    long = {name: lines for path in paths for name, lines in _long_functions(path, 60).items()}
-    new = [f"{name}: {lines} lines" for name, lines in long.items() if name not in LONG_FUNCTIONS_THAT_STILL_STAND]
-    assert not new, "; ".join(new)
-    assert long.keys() >= LONG_FUNCTIONS_THAT_STILL_STAND, "these are cut: take them out of the list"
+    long = {name: lines for path in sorted(_modules()) for name, lines in _long_functions(path, 60).items()}
+    assert not long, "; ".join(f"{name}: {lines} lines" for name, lines in long.items())
 
 
 @pytest.mark.parametrize("path", sorted(_modules()), ids=lambda p: str(p.relative_to(ROOT)))

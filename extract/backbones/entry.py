@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -109,14 +109,3 @@ class DescriptorEntry(BackboneEntry):
         """Make the descriptor; its `settings`, where it has some, are part of the recipe."""
         net = self.make(choices)
         return BuiltNetwork(net, self.known_layer(choices.layer), self.form, dict(getattr(net, "settings", {})))
-
-
-def describe_entry(entry: BackboneEntry) -> dict[str, Any]:
-    """Return what `vidatt backbones --json` says of a registered backbone: plain values."""
-    named = {f.name: getattr(entry, f.name) for f in fields(BackboneEntry)}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in named.items()}
-    plain["form"] = entry.form.axes
-    plain["forms"] = {layer: form.axes for layer, form in entry.forms.items()}
-    for key in ("layers", "layer_crops", "resizes"):
-        plain[key] = dict(plain[key])
-    return plain | {"crop_px": entry.default_crop_px()}

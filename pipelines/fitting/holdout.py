@@ -17,6 +17,18 @@ class Holdout:
     note: str  # one line for people: sizes, and what could not be kept to
 
 
+def require_share(share: float) -> None:
+    """Refuse a validation share that is out of range: more than half would leave less to learn from than to check.
+
+    Raises
+    ------
+    UsageError
+        If it is not 0..0.5.
+    """
+    if not 0 <= share <= 0.5:
+        raise UsageError(f"Validation share {share}: must be 0 (none) to 0.5.")
+
+
 def hold_out(hot: np.ndarray, groups: np.ndarray, *, share: float, seed: int) -> Holdout:
     """Choose a validation part.
 
@@ -37,8 +49,7 @@ def hold_out(hot: np.ndarray, groups: np.ndarray, *, share: float, seed: int) ->
     UsageError
         If `share` is out of range.
     """
-    if not 0 <= share <= 0.5:
-        raise UsageError(f"Validation share {share}: must be 0 (none) to 0.5.")
+    require_share(share)
     n = len(hot)
     if share == 0:
         return Holdout(np.zeros(n, bool), f"no validation part: all {n} videos train, the last weights are kept")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,26 +18,21 @@ from ...heads.svm.codebook import Covariance, assemble, learn_centres
 from ...heads.svm.encodings import Codebook
 from ...heads.svm.machines import EncodedSvm, SvmFit, SvmOn, SvmVlad, VladConfig
 from ...heads.svm.solver import Machines, gram_matrix, machine_count, peak_bytes, solve
-from ..metrics.classification import mean_average_precision, multi_hot, summary, top_k
+from ..metrics.classification import Measures, mean_average_precision, multi_hot, summary, top_k
+from ..runs.measured import CrossValidation, FitMeasures, FitResult
 from ..runs.progress import Progress
 from ..runs.reload import load_head
 from ..runs.run import Run
 from ..runs.signals import StopRequest
 from .folds import deal_folds
-
-if TYPE_CHECKING:
-    from .fit import FitConfig, FitPlan
+from .plan import FitConfig, FitPlan
 
 
-def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device: torch.device) -> dict[str, Any]:
+def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device: torch.device) -> FitResult:
     """Learn the machines of a planned fit, and write weights and validation scores into its run.
 
     C is chosen by cross-validation within the training part; the validation part is scored by machines that never saw
     it; then (`refit`) the machines are learned again from both parts: there is no step left to choose.
-
-    Returns
-    -------
-    What `fit` returns, and `C`, `cross_validation` (one row per C, None if it was given) and `folds`.
 
     Raises
     ------
@@ -65,33 +59,16 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     )
     with StopRequest() as stop:
         learning = _Learning(run, stop)
-        if isinstance(head, SvmVlad):
-            for number, name in enumerate(plan.names):
-                codebook = _learn_codebook(plan, how, number, seed=config.seed, learning=learning)
-                head.take_codebook(number, codebook)
-                P, k = codebook.projection.shape[0], len(codebook.centres)
-                run.say(f"codebook of {name}: {P} components, {k} clusters, learned from the training part")
+        _learn_codebooks(head, plan, how, seed=config.seed, learning=learning)
         vectors = encode_videos(
             head.to(device), store, plan.names, videos, batch_videos=how.batch_videos, learning=learning
         )
         head.cpu()
         kernel = gram_matrix(vectors)
         inner = kernel if n == len(videos) else np.ascontiguousarray(kernel[:n, :n])
-        rows: list[dict[str, float]] = []
-        note = "C was given"
-        C = how.C
-        if C is None:
-            rows, note = _cross_validate(head, inner, plan, how, hot[plan.train], jobs, config.seed, learning)
-            C = max(rows, key=lambda row: row["measure"])["C"]  # the first of equals: the smallest
-            told = ", ".join(f"C={row['C']:g} {row['measure']:.4f}" for row in rows)
-            run.say(f"{note}: {told}; C={C:g} is taken")
+        C, rows, note = _choose_C(head, inner, plan, how, hot[plan.train], jobs, config.seed, learning)
         machines = _solve(head, inner, hot[plan.train], C, jobs, learning)
-        measured = None
-        if len(plan.validation):
-            scores = _scores(head, machines, kernel[n:, :n])
-            measured = summary(scores, hot[plan.validation], multi_label=index.multi_label)
-            ids, labels = index.ids[plan.validation], index.labels[plan.validation]
-            run.write_scores(f"{plan.split}-validation", ids=ids, scores=scores, labels=labels)
+        measured = _validated(plan, run, _scores(head, machines, kernel[n:, :n])) if len(plan.validation) else None
         again = how.refit and n < len(videos)
         if again:
             del inner
@@ -100,19 +77,27 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     head.intercepts.copy_(torch.from_numpy(machines.intercepts))
     run.write_weights(head.state_dict())
     learned = "the weights are learned from both parts" if again else "the weights are learned from the training part"
-    return {
-        "run": str(run.path),
-        "head": config.head,
-        "streams": list(plan.names),
-        "metrics": {"validation": measured},
-        "seconds": time.monotonic() - started,
-        "selected_by": note,
-        "C": C,
-        "cross_validation": rows or None,
-        "train_videos": len(plan.train),
-        "validation_videos": len(plan.validation),
-        "notes": [*plan.notes, f"validation figures are of machines that never saw it; {learned}"],
-    }
+    return FitResult(
+        run=str(run.path),
+        head=config.head,
+        streams=plan.names,
+        metrics=FitMeasures(validation=measured),
+        seconds=time.monotonic() - started,
+        selected_by=note,
+        C=C,
+        cross_validation=rows or None,
+        train_videos=len(plan.train),
+        validation_videos=len(plan.validation),
+        notes=(*plan.notes, f"validation figures are of machines that never saw it; {learned}"),
+    )
+
+
+def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:
+    """Measure the scores of the validation videos [m, N], and keep them in the run."""
+    index, videos = plan.store.index, plan.validation
+    run.write_scores(f"{plan.split}-validation", ids=index.ids[videos], scores=scores, labels=index.labels[videos])
+    hot = multi_hot(index.labels[videos], len(index.classes))
+    return summary(scores, hot, multi_label=index.multi_label)
 
 
 class _Learning:
@@ -227,6 +212,16 @@ def encode_videos(
     return vectors
 
 
+def _learn_codebooks(head: EncodedSvm | SvmOn, plan: FitPlan, how: SvmFit, *, seed: int, learning: _Learning) -> None:
+    """Learn the codebook of each stream, if the head has one."""
+    if isinstance(head, SvmVlad):
+        for number, name in enumerate(plan.names):
+            codebook = _learn_codebook(plan, how, number, seed=seed, learning=learning)
+            head.take_codebook(number, codebook)
+            P, k = codebook.projection.shape[0], len(codebook.centres)
+            learning.run.say(f"codebook of {name}: {P} components, {k} clusters, learned from the training part")
+
+
 def _learn_codebook(plan: FitPlan, how: SvmFit, number: int, *, seed: int, learning: _Learning) -> Codebook:
     """Learn the codebook of one stream in two passes over a sample of its descriptors, equally many of each video."""
     config = plan.settings.config
@@ -263,6 +258,26 @@ def _learn_codebook(plan: FitPlan, how: SvmFit, number: int, *, seed: int, learn
     return assemble(mean, projection, learn_centres(points, clusters=config.clusters, seed=seed))
 
 
+def _choose_C(
+    head: EncodedSvm | SvmOn,
+    kernel: np.ndarray,
+    plan: FitPlan,
+    how: SvmFit,
+    hot: np.ndarray,
+    jobs: int,
+    seed: int,
+    learning: _Learning,
+) -> tuple[float, tuple[CrossValidation, ...], str]:
+    """Return C, what was measured for each that was tried, and what it was chosen by in words."""
+    if how.C is not None:
+        return how.C, (), "C was given"
+    rows, note = _cross_validate(head, kernel, plan, how, hot, jobs, seed, learning)
+    C = max(rows, key=lambda row: row.measure).C  # the first of equals: the smallest
+    told = ", ".join(f"C={row.C:g} {row.measure:.4f}" for row in rows)
+    learning.run.say(f"{note}: {told}; C={C:g} is taken")
+    return C, rows, note
+
+
 def _cross_validate(
     head: EncodedSvm | SvmOn,
     kernel: np.ndarray,
@@ -272,7 +287,7 @@ def _cross_validate(
     jobs: int,
     seed: int,
     learning: _Learning,
-) -> tuple[list[dict[str, float]], str]:
+) -> tuple[tuple[CrossValidation, ...], str]:
     """Return the measure of the out-of-fold scores for each C, and what was done in words."""
     index = plan.store.index
     fold_of, note = deal_folds(hot, index.groups[plan.train], folds=how.folds, seed=seed)
@@ -288,7 +303,7 @@ def _cross_validate(
         measure, name = [mean_average_precision(s, hot) for s in scores], "map"
     else:
         measure, name = [top_k(s, hot, 1) for s in scores], "top1"
-    rows = [{"C": C, "measure": m} for C, m in zip(how.grid, measure, strict=True)]
+    rows = tuple(CrossValidation(C=C, measure=m) for C, m in zip(how.grid, measure, strict=True))
     return rows, f"C by {name} of out-of-fold scores, {note}"
 
 

@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,12 +28,15 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
 from ...heads.registry import resolve_settings
+from ..metrics.classification import Measures
+from ..record import OPTIONAL, Record
 from ..results.evaluate import evaluate
 from ..runs.progress import Progress
 from ..runs.run import Run
 from ..runs.signals import NUMBERS, StopRequest
 from ..runs.splits import TEST
-from .fit import FitConfig, fit
+from .fit import fit
+from .plan import FitConfig
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +77,63 @@ class Member:
 
     setting: Mapping[str, str]  # what varies besides seed and split
     fit: FitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun(Record):
+    """One fit of a sweep, with its evaluation."""
+
+    run: str
+    setting: Mapping[str, str]  # what varies besides seed and split
+    split: str | None
+    seed: int
+    status: str = "ok"  # or "failed" or "interrupted"
+    error: str | None = None
+    validation: Measures | None = None
+    test: Measures | None = None  # None too if the split has no test list
+    finished_before: bool | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread(Record):
+    """Figures over seeds; None where one is undefined."""
+
+    mean: float | None  # over seeds, of the means over splits
+    spread: float | None  # sample standard deviation over seeds; None below two
+    splits: Mapping[str, float]  # mean over seeds by split
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRow(Record):
+    """One setting of a sweep."""
+
+    setting: Mapping[str, str]
+    runs: int  # that are done
+    wanted: int
+    seeds: tuple[int, ...]  # those with all splits, which count
+    validation: Spread
+    test: Spread
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFailure(Record):
+    """A fit that failed."""
+
+    run: str
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(Record):
+    """A sweep: a row per setting, and every run."""
+
+    out: str
+    store: str
+    measure: str  # "top1" or "map"
+    rows: tuple[SweepRow, ...]
+    runs: tuple[SweepRun, ...]
+    failed: tuple[SweepFailure, ...]
+    seconds: float
 
 
 def parse_sweep(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -134,15 +194,8 @@ def members(config: SweepConfig) -> list[Member]:
     return list(found.values())
 
 
-def sweep(config: SweepConfig) -> dict[str, Any]:
+def sweep(config: SweepConfig) -> SweepResult:
     """Run all fits and evaluations, those that are finished already left out, and summarise them.
-
-    Returns
-    -------
-    `{"out", "store", "measure", "rows", "runs", "failed", "seconds"}`. A row is one setting: `setting, runs, wanted,
-    seeds` (those with all splits), and for `validation` and `test` the `mean` and `spread` over seeds of the mean over
-    splits, with `splits` (mean over seeds by split). A run is `run, setting, split, seed, status, error, validation,
-    test`.
 
     Raises
     ------
@@ -157,16 +210,16 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     threads = max(1, cpu_count() // jobs)
     log.info("%d fits, %d at a time on %d threads each, in %s", len(wanted), jobs, threads, config.fit.out)
     desk = Path(tempfile.mkdtemp(prefix="vidatt-sweep-"))
-    runs: list[dict[str, Any]] = []
+    found: dict[int, SweepRun] = {}
     try:
         with _forwarded(desk), Progress("sweep", len(wanted), unit="fit") as progress, _quiet_executor():
             work = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", pre_dispatch="n_jobs")
-            for result in work(delayed(_one)(n, member, desk, threads, jobs) for n, member in enumerate(wanted)):
-                runs.append(result)
+            for number, run in work(delayed(_one)(n, member, desk, threads, jobs) for n, member in enumerate(wanted)):
+                found[number] = run
                 progress.advance()
-                if result["status"] == "failed":
-                    log.error("%s failed: %s", result["run"], result["error"])
-                if result["status"] == "interrupted":  # of one process: the signal reached the fit alone
+                if run.status == "failed":
+                    log.error("%s failed: %s", run.run, run.error)
+                if run.status == "interrupted":  # of one process: the signal reached the fit alone
                     (desk / STOP).touch()
         stopped = (desk / STOP).exists()
     except TerminatedWorkerError:
@@ -176,29 +229,27 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         ) from None
     finally:
         shutil.rmtree(desk, ignore_errors=True)
-    runs.sort(key=lambda run: run.pop("number"))
+    runs = tuple(found[number] for number in sorted(found))
     if stopped:
-        done = sum(run["status"] == "ok" for run in runs)
+        done = sum(run.status == "ok" for run in runs)
         raise InterruptedRunError(f"Stopped: {done} of {len(wanted)} fits are finished; the same command continues.")
     store = Store.open(config.fit.store)
     measure = "map" if store.index.multi_label else "top1"
-    return {
-        "out": str(config.fit.out),
-        "store": str(config.fit.store),
-        "measure": measure,
-        "rows": summarise(runs, measure),
-        "runs": runs,
-        "failed": [{"run": run["run"], "error": run["error"]} for run in runs if run["status"] == "failed"],
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    return SweepResult(
+        out=str(config.fit.out),
+        store=str(config.fit.store),
+        measure=measure,
+        rows=average_runs(runs, measure),
+        runs=runs,
+        failed=tuple(SweepFailure(run=run.run, error=run.error) for run in runs if run.status == "failed"),
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
-def _one(number: int, member: Member, desk: Path, threads: int, jobs: int) -> dict[str, Any]:
+def _one(number: int, member: Member, desk: Path, threads: int, jobs: int) -> tuple[int, SweepRun]:
     """Fit and evaluate one member, in a process of its own if there are several at a time."""
-    result: dict[str, Any] = {
-        "number": number, "run": str(member.fit.out), "setting": dict(member.setting), "split": member.fit.split,
-        "seed": member.fit.seed, "status": "ok", "error": None, "validation": None, "test": None,
-    }  # fmt: skip
+    asked = member.fit
+    result = SweepRun(run=str(asked.out), setting=dict(member.setting), split=asked.split, seed=asked.seed)
     here = desk / str(os.getpid())
     before = torch.get_num_threads()
     with StopRequest() if jobs > 1 else _nothing():
@@ -207,31 +258,31 @@ def _one(number: int, member: Member, desk: Path, threads: int, jobs: int) -> di
             here.touch()
         try:
             if (desk / STOP).exists():
-                return result | {"status": "interrupted"}
+                return number, replace(result, status="interrupted")
             torch.set_num_threads(threads)
-            fitted = fit(member.fit)
-            scored = _evaluation(member.fit)
-            return result | {
-                "validation": fitted["metrics"]["validation"], "test": scored["metrics"], "split": scored["split"],
-                "finished_before": fitted["finished_before"],
-            }  # fmt: skip
+            fitted = fit(asked)
+            split, test = _evaluation(asked)
+            return number, replace(
+                result, validation=fitted.metrics.validation, test=test, split=split,
+                finished_before=fitted.finished_before,
+            )  # fmt: skip
         except InterruptedRunError:
-            return result | {"status": "interrupted"}
+            return number, replace(result, status="interrupted")
         except (VidattError, MemoryError, torch.cuda.OutOfMemoryError) as error:
-            return result | {"status": "failed", "error": str(error) or "out of memory"}
+            return number, replace(result, status="failed", error=str(error) or "out of memory")
         finally:
             torch.set_num_threads(before)
             here.unlink(missing_ok=True)
 
 
-def _evaluation(config: FitConfig) -> dict[str, Any]:
-    """Return the evaluation on the test list, the one that the run has or a new one; no metrics without such a list."""
+def _evaluation(config: FitConfig) -> tuple[str, Measures | None]:
+    """Return the split and the figures on its test list, known or measured now; None without such a list."""
     run = Run.open(config.out)
-    split = run.identity["split"]
+    split = run.identity.split
     if not (Store.open(config.store).index.split(split) == TEST).any():
-        return {"split": split, "metrics": None}
-    known = run.metrics()["evaluations"].get(f"{split}-test")
-    return known or evaluate(config.out, config.store, device=config.device)
+        return split, None
+    known = run.evaluation(split, "test") or evaluate(config.out, config.store, device=config.device)
+    return split, known.metrics
 
 
 @contextmanager
@@ -272,53 +323,63 @@ def _forwarded(desk: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def summarise(runs: Sequence[Mapping[str, Any]], measure: str) -> list[dict[str, Any]]:
+def average_runs(runs: Sequence[SweepRun], measure: str) -> tuple[SweepRow, ...]:
     """Average the runs of each setting as the official protocols do: over splits first, then over seeds.
 
     Parameters
     ----------
-    runs : as of `sweep`
     measure : "top1" or "map"
 
     Returns
     -------
-    One row per setting in the order of the runs; a seed counts if it is there for every split. `spread` is the sample
-    standard deviation over seeds, None below two.
+    One row per setting in the order of the runs; a seed counts if it is there for every split
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[SweepRun]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(run["setting"]), []).append(run)
+        groups.setdefault(json.dumps(dict(run.setting)), []).append(run)
     rows = []
     for group in groups.values():
-        splits = list(dict.fromkeys(run["split"] for run in group if run["status"] == "ok"))
-        seeds = list(dict.fromkeys(run["seed"] for run in group))
-        wanted = {(run["seed"], run["split"]) for run in group}
-        done = {(run["seed"], run["split"]): run for run in group if run["status"] == "ok"}
+        done = {(run.seed, str(run.split)): run for run in group if run.status == "ok"}
+        splits = list(dict.fromkeys(str(run.split) for run in group if run.status == "ok"))
         whole = [
-            seed for seed in seeds
-            if all(key in done for key in wanted if key[0] == seed) and any(key[0] == seed for key in done)
-        ]  # fmt: skip
-        row: dict[str, Any] = {"setting": dict(group[0]["setting"]), "runs": len(done), "wanted": len(group)}
-        row["seeds"] = whole
-        for part in ("validation", "test"):
-            values = [[_value(done[seed, split], part, measure) for split in splits] for seed in whole]
-            row[part] = _spread(np.array(values, float).reshape(len(whole), len(splits)), splits)
-        rows.append(row)
-    return rows
+            seed
+            for seed in dict.fromkeys(run.seed for run in group)
+            if all((run.seed, str(run.split)) in done for run in group if run.seed == seed)
+        ]
+
+        figures = {
+            part: _spread(
+                np.array(
+                    [[_value(getattr(done[seed, split], part), measure) for split in splits] for seed in whole], float
+                ).reshape(len(whole), len(splits)),
+                splits,
+            )
+            for part in ("validation", "test")
+        }
+        rows.append(
+            SweepRow(
+                setting=group[0].setting,
+                runs=len(done),
+                wanted=len(group),
+                seeds=tuple(whole),
+                **figures,
+            )
+        )
+    return tuple(rows)
 
 
-def _value(run: Mapping[str, Any], part: str, measure: str) -> float:
-    value = (run[part] or {}).get(measure)
+def _value(measures: Measures | None, measure: str) -> float:
+    value = None if measures is None else getattr(measures, measure)
     return np.nan if value is None else value
 
 
-def _spread(values: np.ndarray, splits: Sequence[str]) -> dict[str, Any]:
+def _spread(values: np.ndarray, splits: Sequence[str]) -> Spread:
     """[seeds, splits] -> mean and spread over seeds of the mean over splits."""
     if not values.size or np.isnan(values).any():
-        return {"mean": None, "spread": None, "splits": {}}
+        return Spread(mean=None, spread=None, splits={})
     seeds = values.mean(1)
-    return {
-        "mean": float(seeds.mean()),
-        "spread": float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
-        "splits": {split: float(mean) for split, mean in zip(splits, values.mean(0), strict=True)},
-    }
+    return Spread(
+        mean=float(seeds.mean()),
+        spread=float(seeds.std(ddof=1)) if len(seeds) > 1 else None,
+        splits={split: float(mean) for split, mean in zip(splits, values.mean(0), strict=True)},
+    )

@@ -49,7 +49,7 @@ class ContourRule(ThresholdRule):
     normalise: Literal["auto", "none", "max", "minmax"] = "minmax"
 
 
-RULES: dict[str, type[Any]] = {"threshold": ThresholdRule, "minmax": MinMaxRule, "contour": ContourRule}
+BOX_RULES: dict[str, type[Any]] = {"threshold": ThresholdRule, "minmax": MinMaxRule, "contour": ContourRule}
 """The rules by name, with their settings."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import UnknownNameError, UsageError
-from ..metrics.detection import AMBIGUOUS, Segments, detection_summary
-from ..metrics.detection import RULES as MEASURES
-from ..results.evaluate import VideoAttention, attention, central_view
+from ..metrics.detection import AMBIGUOUS, MEASURES, DetectionMeasures, Intervals, detection_summary
+from ..runs.attention import VideoAttention, attention
 from ..runs.run import Run
+from ..runs.videos import central_view
 from .proposals import (
-    RULES,
+    PROPOSAL_RULES,
     ClassifiedRule,
     Proposals,
     Rule,
@@ -29,7 +30,7 @@ from .proposals import (
     untrimmednet_proposals,
     where_and_when_proposals,
 )
-from .reading import ReadingConfig, open_reading
+from .reading import Reading, ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
 from .segment_scores import SegmentClassifier, scores_of, segment_classifier
 from .submission import write_thumos14
@@ -49,18 +50,26 @@ THUMOS14_IDS = {
 class DetectConfig(ReadingConfig):
     """What `detect` is asked for."""
 
-    rule: str | None = None  # of `RULES`; None = by what the head gives, see `choose_rule`
+    rule: str | None = None  # of `PROPOSAL_RULES`; None = by what the head gives, see `choose_rule`
 
 
-def detect(config: DetectConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class DetectionResult(ReadingResult):
+    """What `detect` wrote and measured."""
+
+    rule: str
+    settings: Mapping[str, Any]  # of the rule
+    class_scores: str  # where those of segments come from
+    out: str  # the submission file
+    proposals: int
+    videos_with_proposals: int
+    class_ids: Mapping[str, str]  # class by its id in the file
+    measures: Mapping[str, DetectionMeasures] | None  # by rule; None: no true interval of these videos is known
+    notes: tuple[str, ...]
+
+
+def detect(config: DetectConfig) -> DetectionResult:
     """Write a THUMOS14 submission file, and measure it where the store knows the true intervals.
-
-    Returns
-    -------
-    `{"run", "store", "split", "part", "listed", "videos", "rule", "settings", "attention", "class_scores", "out",
-    "proposals", "videos_with_proposals", "class_ids", "measures", "notes"}`. `measures` holds what
-    `detection_summary` returns by each measure of `metrics.detection.RULES`, or is None if the store knows no true
-    interval of these videos.
 
     Raises
     ------
@@ -69,30 +78,55 @@ def detect(config: DetectConfig) -> dict[str, Any]:
     RefusedError
         As `evaluate`; if class scores of segments are to be learned from a store that the run was not fitted on.
     """
-    if config.rule is not None and config.rule not in RULES:
-        raise UnknownNameError("rule", config.rule, RULES)
+    if config.rule is not None and config.rule not in PROPOSAL_RULES:
+        raise UnknownNameError("rule", config.rule, PROPOSAL_RULES)
     reading = open_reading(config)
-    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
+    store, videos = reading.store, reading.videos
     view = central_view(store)
     look = partial(attention, config.run, store_path=store.path, view=view, device=config.device, with_segments=True)
     first = next(look(videos=[int(videos[0])]))
     name = config.rule or choose_rule(first)
-    rule: Rule = read_rule(RULES, name, config.settings)
-    _require_attention(substitute(first), rule, run)
+    rule: Rule = read_rule(PROPOSAL_RULES, name, config.settings)
+    _require_attention(reading.substitute(first), rule, reading.run)
     if isinstance(rule, UntrimmedNetRule) and config.attention != "head":
         raise UsageError(f"--attention {config.attention}: rule untrimmednet reads no attention, nothing would change.")
     if rule.annotated_only:
         videos = _annotated(store, videos)
     classifier, said = None, "of the video"
     if isinstance(rule, ClassifiedRule):
-        classifier, said = _class_scores(run, store, first, rule, view=view, device=config.device)
-    times = _Times(store, run.identity["stream_names"][0])
+        classifier, said = _class_scores(reading.run, store, first, rule, view=view, device=config.device)
     class_ids, emitted = submission_classes(store)
+    detections, highest = _found(look(videos=videos.tolist()), reading, rule, classifier, emitted)
+    out = reading.out("detections", name, ".txt")
+    write_thumos14(out, detections, class_ids)
+    return DetectionResult(
+        **vars(reading.said(len(videos))),
+        rule=name,
+        settings=asdict(rule),
+        class_scores=said,
+        out=str(out),
+        proposals=len(detections),
+        videos_with_proposals=len(np.unique(detections.videos)),
+        class_ids={str(class_ids[label]): store.index.classes[label] for label in emitted},
+        measures=_measured(store, videos, detections, emitted),
+        notes=tuple(_notes(rule, highest)),
+    )
+
+
+def _found(
+    looks: Iterable[VideoAttention],
+    reading: Reading,
+    rule: Rule,
+    classifier: SegmentClassifier | None,
+    emitted: np.ndarray,
+) -> tuple[Intervals, float]:
+    """Return the proposals of all videos in seconds, and the highest attention score on the scale of STAN's rule."""
+    times = _Times(reading.store, reading.identity.stream_names[0])
     ids: list[str] = []
     spans, labels, scores = [np.empty((0, 2))], [np.empty(0, np.int64)], [np.empty(0)]
     highest = -np.inf
-    for video in look(videos=videos.tolist()):
-        looked = substitute(video)
+    for video in looks:
+        looked = reading.substitute(video)
         if isinstance(rule, StanRule) and looked.temporal_raw is not None:
             highest = max(highest, float(normalised(looked.temporal_raw, rule.normalise_k).max()))
         found = propose(looked, rule, classifier)
@@ -103,27 +137,13 @@ def detect(config: DetectConfig) -> dict[str, Any]:
         spans.append(seconds[kept])
         labels.append(found.labels[kept])
         scores.append(found.scores[kept])
-    detections = Segments(
+    detections = Intervals(
         videos=np.array(ids, dtype=str),
         seconds=np.concatenate(spans),
         labels=np.concatenate(labels),
         scores=np.concatenate(scores),
     )
-    out = reading.out("detections", name, ".txt")
-    write_thumos14(out, detections, class_ids)
-    return {
-        **reading.said(),
-        "videos": len(videos),
-        "rule": name,
-        "settings": asdict(rule),
-        "class_scores": said,
-        "out": str(out),
-        "proposals": len(detections),
-        "videos_with_proposals": len(set(ids)),
-        "class_ids": {str(class_ids[label]): store.index.classes[label] for label in emitted},
-        "measures": _measured(store, videos, detections, emitted),
-        "notes": _notes(rule, highest),
-    }
+    return detections, highest
 
 
 def choose_rule(video: VideoAttention) -> str:
@@ -182,7 +202,7 @@ class _Times:
 
 
 def _require_attention(video: VideoAttention, rule: Rule, run: Run) -> None:
-    head = run.identity["head"]
+    head = run.identity.head
     floor = "--attention uniform shows what comes of it without"
     if isinstance(rule, StanRule) and video.temporal_raw is None:
         raise UsageError(
@@ -233,13 +253,15 @@ def _notes(rule: Rule, highest: float) -> list[str]:
     ]
 
 
-def _measured(store: Store, videos: np.ndarray, detections: Segments, labels: np.ndarray) -> dict[str, Any] | None:
+def _measured(
+    store: Store, videos: np.ndarray, detections: Intervals, labels: np.ndarray
+) -> dict[str, DetectionMeasures] | None:
     """Measure detections by every rule there is; None without truth."""
     index = store.index
     known = np.isin(index.interval_video, videos)
     if not (index.interval_label[known] != AMBIGUOUS).any():
         return None
-    truth = Segments(
+    truth = Intervals(
         videos=np.array([str(id) for id in index.ids[index.interval_video[known]]], dtype=str),
         seconds=index.interval_seconds[known],
         labels=index.interval_label[known].astype(np.int64),

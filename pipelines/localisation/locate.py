@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
 from ...heads.registry import HEADS
 from ..metrics.localisation import Boxes, frame_ap, frame_hit
-from ..results.evaluate import VideoAttention, attention, central_view
-from ..runs.run import Run, write_atomically
-from .boxes import RULES, ThresholdRule, boxes_of, out_of_region
-from .reading import ReadingConfig, open_reading
+from ..record import Record
+from ..runs.attention import VideoAttention, attention
+from ..runs.videos import central_view
+from .boxes import BOX_RULES, ThresholdRule, boxes_of, out_of_region
+from .reading import ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
-from .truth import Truth
+from .truth import BoxTruth
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
 COLUMNS = ("video", "frame", "x1", "y1", "x2", "y2", "class", "confidence")
@@ -28,7 +31,7 @@ COLUMNS = ("video", "frame", "x1", "y1", "x2", "y2", "class", "confidence")
 class LocateConfig(ReadingConfig):
     """What `locate` is asked for."""
 
-    rule: str = "threshold"  # of `RULES`
+    rule: str = "threshold"  # of `BOX_RULES`
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -42,19 +45,49 @@ class Located:
     confidences: np.ndarray  # [n] float64, 0..1
 
 
-def locate(config: LocateConfig) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class ClassBoxes(Record):
+    """One class of the true boxes."""
+
+    name: str
+    frames: int  # with a true box of it
+    ap: tuple[float, ...]  # by threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocationMeasures(Record):
+    """Boxes in sampled frames, measured."""
+
+    videos: int
+    frames: int  # with a true box
+    true_boxes: int
+    frames_without: int  # sampled frames of these videos in which there is none
+    thresholds: tuple[float, ...]
+    frame_hit: tuple[float, ...]  # by threshold; so frame_map
+    frame_map: tuple[float, ...]
+    classes: int
+    per_class: tuple[ClassBoxes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocationResult(ReadingResult):
+    """What `locate` wrote and measured."""
+
+    rule: str
+    settings: Mapping[str, Any]  # of the rule
+    maps: str  # what they are
+    out: str  # the CSV file
+    frames: int  # sampled
+    boxes: int
+    measures: LocationMeasures | None  # None: no true box in these frames is known
+
+
+def locate(config: LocateConfig) -> LocationResult:
     """Write a box for each sampled frame, and measure them where the store knows the true ones.
 
     The maps of the streams are averaged. The frame of a segment is the centre frame of the first stream. The confidence
     is the probability of the video's likeliest class times the mean of the mask; for attention that sums to 1 over its
     cells, whose mean is the same everywhere, it is the probability alone.
-
-    Returns
-    -------
-    `{"run", "store", "split", "part", "listed", "videos", "rule", "settings", "attention", "maps", "out", "frames",
-    "boxes", "measures"}`. `measures` is None without true boxes, else `{"videos", "frames" (with a true box),
-    "true_boxes", "frames_without" (sampled frames of these videos in which there is none), "thresholds", "frame_hit",
-    "frame_map", "classes", "per_class": [{"name", "frames", "ap"}]}`.
 
     Raises
     ------
@@ -64,20 +97,26 @@ def locate(config: LocateConfig) -> dict[str, Any]:
     RefusedError
         As `evaluate`; if the streams show different parts of the frame.
     """
-    rule: ThresholdRule = read_rule(RULES, config.rule, config.settings)
+    rule: ThresholdRule = read_rule(BOX_RULES, config.rule, config.settings)
     reading = open_reading(config)
-    run, store, videos, substitute = reading.run, reading.store, reading.videos, reading.substitute
-    place = _Place(store, run.identity["stream_names"])
-    sums_to_one = _sums_to_one(run)
+    store, identity = reading.store, reading.identity
+    place = _Place(store, identity.stream_names)
+    # a support vector machine looks where its head looks
+    sums_to_one = HEADS[identity.base.head].head.spatial_sums_to_one
     rows: list[tuple[Any, ...]] = []
     found: list[Located] = []
-    for video in attention(
-        config.run, store_path=store.path, videos=videos.tolist(), view=central_view(store), device=config.device
-    ):
-        looked = substitute(video)
+    looks = attention(
+        config.run,
+        store_path=store.path,
+        videos=reading.videos.tolist(),
+        view=central_view(store),
+        device=config.device,
+    )
+    for video in looks:
+        looked = reading.substitute(video)
         if looked.spatial is None:
             raise UsageError(
-                f"Run {run.path}: head {run.identity['head']!r} attends to no cells of a frame; --attention uniform "
+                f"Run {config.run}: head {identity.head!r} attends to no cells of a frame; --attention uniform "
                 "shows what comes of it without."
             )
         located = place.locate(looked, rule, sums_to_one=sums_to_one)
@@ -90,29 +129,29 @@ def locate(config: LocateConfig) -> dict[str, Any]:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     write_atomically(out, text.getvalue().encode())
-    return {
-        **reading.said(),
-        "rule": config.rule,
-        "settings": asdict(rule),
-        "maps": "distributions over cells" if sums_to_one else "masks",
-        "out": str(out),
-        "frames": sum(len(located.frames) for located in found),
-        "boxes": len(rows),
-        "measures": _measured(store, found, place),
-    }
+    return LocationResult(
+        **vars(reading.said(len(reading.videos))),
+        rule=config.rule,
+        settings=asdict(rule),
+        maps="distributions over cells" if sums_to_one else "masks",
+        out=str(out),
+        frames=sum(len(located.frames) for located in found),
+        boxes=len(rows),
+        measures=_measured(store, found, place),
+    )
 
 
 class _Place:
     """Where the cells of a run's maps lie in the frames of a store's videos."""
 
-    def __init__(self, store: Store, streams: list[str]) -> None:
+    def __init__(self, store: Store, streams: Sequence[str]) -> None:
         if (store.plan.view_rule or "").startswith("train"):
             raise UsageError(
                 f"{store.path} holds random crops (views {store.plan.view_rule}), whose place in the frame is "
                 "not kept; extract with --views center."
             )
         self._store, self._streams = store, streams
-        self._truths = [Truth(store, name) for name in streams]
+        self._truths = [BoxTruth(store, name) for name in streams]
 
     def size(self, position: int) -> tuple[int, int]:
         """Return width and height of a video's upright frames, pixels."""
@@ -156,14 +195,31 @@ class _Place:
         )
 
 
-def _sums_to_one(run: Run) -> bool:
-    identity = run.identity
-    while "on" in identity:  # a support vector machine looks where its head looks
-        identity = identity["on"]["identity"]
-    return HEADS[identity["head"]].head.spatial_sums_to_one
+@dataclass(eq=False)
+class _Collected:
+    """Boxes of frames, one row each, as they are found."""
+
+    frames: list[str] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, frame: str, box: np.ndarray, label: int, score: float = 1.0) -> None:
+        self.frames.append(frame)
+        self.boxes.append(box)
+        self.labels.append(label)
+        self.scores.append(score)
+
+    def together(self) -> Boxes:
+        return Boxes(
+            frames=np.array(self.frames, dtype=str),
+            boxes=np.array(self.boxes, np.float64).reshape(-1, 4),
+            labels=np.array(self.labels, np.int64),
+            scores=np.array(self.scores, np.float64),
+        )
 
 
-def _measured(store: Store, found: list[Located], place: _Place) -> dict[str, Any] | None:
+def _measured(store: Store, found: list[Located], place: _Place) -> LocationMeasures | None:
     """Measure boxes in the sampled frames of the videos that have true boxes; None without any.
 
     Frame-hit holds the one box of a frame to the first true box of it, class and confidence aside, and counts pixels as
@@ -171,15 +227,10 @@ def _measured(store: Store, found: list[Located], place: _Place) -> dict[str, An
     """
     index = store.index
     known = set(index.box_video[index.box_label >= 0].tolist())
-    true: dict[str, list[Any]] = {"frames": [], "boxes": [], "labels": []}
-    said: dict[str, list[Any]] = {"frames": [], "boxes": [], "labels": [], "scores": []}
+    judged = [located for located in found if located.position in known]
+    true, said = _Collected(), _Collected()
     hits: list[tuple[np.ndarray, np.ndarray]] = []
-    sampled, videos = 0, 0
-    for located in found:
-        if located.position not in known:
-            continue
-        videos += 1
-        sampled += len(located.frames)
+    for located in judged:
         row_of = {int(frame): row for row, frame in enumerate(located.frames)}
         first: set[int] = set()
         size = np.array(place.size(located.position) * 2, np.float64)
@@ -191,44 +242,38 @@ def _measured(store: Store, found: list[Located], place: _Place) -> dict[str, An
             if frame not in first:
                 hits.append((located.boxes[row_of[frame]], box))
             first.add(frame)
-            true["frames"].append(f"{located.position}:{frame}")
-            true["boxes"].append(box)
-            true["labels"].append(int(index.box_label[n]))
+            true.add(f"{located.position}:{frame}", box, int(index.box_label[n]))
         for frame, box, confidence in zip(located.frames, located.boxes, located.confidences, strict=True):
             if np.isfinite(box).all():
-                said["frames"].append(f"{located.position}:{frame}")
-                said["boxes"].append(box)
-                said["labels"].append(located.label)
-                said["scores"].append(confidence)
+                said.add(f"{located.position}:{frame}", box, located.label, confidence)
     if not hits:
         return None
-    labels = np.unique(true["labels"])
-    truth = Boxes(
-        frames=np.array(true["frames"]), boxes=np.array(true["boxes"]), labels=np.array(true["labels"], np.int64)
-    )
-    detections = Boxes(
-        frames=np.array(said["frames"], dtype=str),
-        boxes=np.array(said["boxes"], np.float64).reshape(-1, 4),
-        labels=np.array(said["labels"], np.int64),
-        scores=np.array(said["scores"], np.float64),
-    )
+    sampled = sum(len(located.frames) for located in judged)
+    return _figures(true.together(), said.together(), hits, index.classes, videos=len(judged), sampled=sampled)
+
+
+def _figures(
+    truth: Boxes, detections: Boxes, hits: list[tuple[np.ndarray, np.ndarray]], names: Sequence[str], *,
+    videos: int, sampled: int,
+) -> LocationMeasures:  # fmt: skip
+    labels = np.unique(truth.labels)
     ap = frame_ap(truth, detections, labels=labels.tolist(), thresholds=THRESHOLDS)
     hit = frame_hit(np.array([h for h, _ in hits]), np.array([t for _, t in hits]), thresholds=THRESHOLDS)
-    return {
-        "videos": videos,
-        "frames": len(hits),
-        "true_boxes": len(truth),
-        "frames_without": sampled - len(hits),
-        "thresholds": list(THRESHOLDS),
-        "frame_hit": hit.tolist(),
-        "frame_map": ap.mean(axis=1).tolist(),
-        "classes": len(labels),
-        "per_class": [
-            {
-                "name": index.classes[label],
-                "frames": len(set(truth.frames[truth.labels == label].tolist())),
-                "ap": ap[:, column].tolist(),
-            }
+    return LocationMeasures(
+        videos=videos,
+        frames=len(hits),
+        true_boxes=len(truth),
+        frames_without=sampled - len(hits),
+        thresholds=THRESHOLDS,
+        frame_hit=tuple(hit.tolist()),
+        frame_map=tuple(ap.mean(axis=1).tolist()),
+        classes=len(labels),
+        per_class=tuple(
+            ClassBoxes(
+                name=names[label],
+                frames=len(np.unique(truth.frames[truth.labels == label])),
+                ap=tuple(ap[:, column].tolist()),
+            )
             for column, label in enumerate(labels.tolist())
-        ],
-    }
+        ),
+    )

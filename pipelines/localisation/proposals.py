@@ -75,7 +75,7 @@ class UntrimmedNetRule(ClassifiedRule):
 
 Rule = StanRule | WhereAndWhenRule | UntrimmedNetRule
 
-RULES: dict[str, type[Any]] = {
+PROPOSAL_RULES: dict[str, type[Any]] = {
     "stan": StanRule,
     "where-and-when": WhereAndWhenRule,
     "untrimmednet": UntrimmedNetRule,

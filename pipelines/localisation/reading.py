@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...cache.store import Store
 from ...errors import UnknownNameError
-from ..results.evaluate import VideoAttention, choose_videos
-from ..runs.reload import open_store
+from ..record import Record
+from ..runs.attention import VideoAttention
+from ..runs.identity import FitIdentity
+from ..runs.reload import require_fit, store_for
 from ..runs.run import Run
 from ..runs.splits import PARTS, choose_split
+from ..runs.videos import choose_videos
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
@@ -36,13 +38,12 @@ class Substitute:
         For another kind.
     """
 
-    def __init__(self, kind: str, *, seed: int, run: Run, store: Store) -> None:
+    def __init__(self, kind: str, *, seed: int, streams: Sequence[str], store: Store) -> None:
         if kind not in ATTENTIONS:
             raise UnknownNameError("attention", kind, ATTENTIONS)
         self.kind, self.seed = kind, seed
-        names = run.identity["stream_names"]
-        K = max(store.stream(name).cube_shape[0] for name in names)
-        self._map_shape = (len(names), K, K)
+        K = max(store.stream(name).cube_shape[0] for name in streams)
+        self._map_shape = (len(streams), K, K)
 
     def __call__(self, attention: VideoAttention) -> VideoAttention:
         """Return the attention to look at."""
@@ -79,11 +80,25 @@ class ReadingConfig:
     device: str = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReadingResult(Record):
+    """What was read."""
+
+    run: str
+    store: str
+    split: str
+    part: str
+    listed: int  # videos of the part
+    videos: int  # that were read
+    attention: str  # the head's, or what stood in its place
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reading:
     """A finished run, and the videos whose attention is read."""
 
     run: Run
+    identity: FitIdentity
     store: Store
     split: str
     listed: int  # videos of the part
@@ -98,17 +113,17 @@ class Reading:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def said(self) -> dict[str, Any]:
-        """What was read, as JSON values."""
-        return {
-            "run": str(self.config.run),
-            "store": str(self.store.path),
-            "split": self.split,
-            "part": self.config.part,
-            "listed": self.listed,
-            "videos": len(self.videos),
-            "attention": self.substitute.kind,
-        }
+    def said(self, videos: int) -> ReadingResult:
+        """Return what was read, of so many videos."""
+        return ReadingResult(
+            run=str(self.config.run),
+            store=str(self.store.path),
+            split=self.split,
+            part=self.config.part,
+            listed=self.listed,
+            videos=videos,
+            attention=self.substitute.kind,
+        )
 
 
 def open_reading(config: ReadingConfig) -> Reading:
@@ -124,11 +139,19 @@ def open_reading(config: ReadingConfig) -> Reading:
     if config.part not in PARTS:
         raise UnknownNameError("part", config.part, PARTS)
     run = Run.open(config.run)
-    store = open_store(run, config.store)
-    run.metrics()  # refuses a run that is not finished
-    split = choose_split(store, config.split or run.identity["split"])
+    store = store_for(run, config.store)
+    identity = require_fit(run)
+    run.require_finished()
+    split = choose_split(store, config.split or identity.split)
     listed, videos = choose_videos(run, store, split, config.part)
-    substitute = Substitute(config.attention, seed=config.seed, run=run, store=store)
+    substitute = Substitute(config.attention, seed=config.seed, streams=identity.stream_names, store=store)
     return Reading(
-        run=run, store=store, split=split, listed=listed, videos=videos, substitute=substitute, config=config
+        run=run,
+        identity=identity,
+        store=store,
+        split=split,
+        listed=listed,
+        videos=videos,
+        substitute=substitute,
+        config=config,
     )

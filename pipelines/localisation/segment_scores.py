@@ -19,14 +19,17 @@ from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
-from ..fitting.fit import ids_digest
 from ..fitting.holdout import hold_out
+from ..fitting.plan import ids_digest
 from ..metrics.classification import multi_hot
-from ..results.evaluate import VideoAttention, attention
-from ..runs.run import WEIGHTS, Run, write_atomically
+from ..runs.attention import VideoAttention, attention
+from ..runs.reload import require_fit
+from ..runs.run import WEIGHTS, Run
 from ..runs.splits import TRAIN
+from ..runs.videos import usable_videos
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
         "C": C,
         "segments": segments,
         "view": view,
-        "train": run.identity["train"],
+        "train": require_fit(run).train.to_dict(),
         "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
     }
     kept = _kept(run.path / FILE, settings)
@@ -99,7 +102,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
         run.path, store_path=store.path, videos=videos.tolist(), view=view, device=device, with_segments=True
     ):
         if video.segments is None:
-            raise UsageError(f"Run {run.path}: head {run.identity['head']!r} makes nothing of single segments.")
+            raise UsageError(f"Run {run.path}: head {run.identity.head!r} makes nothing of single segments.")
         T = len(video.segments)
         chosen = np.unique(np.linspace(0, T - 1, min(T, most)).round().astype(int))
         features.append(video.segments[chosen])
@@ -120,17 +123,17 @@ def training_videos(run: Run, store: Store) -> np.ndarray:
     RefusedError
         If the store has others.
     """
-    identity, index = run.identity, store.index
-    usable = store.usable(identity["stream_names"], allow_truncated=identity["allow_truncated"])
-    roles = index.splits.get(identity["split"], np.zeros(len(index), np.int8))
+    identity, index = require_fit(run), store.index
+    usable = usable_videos(identity, store)
+    roles = index.splits.get(identity.split, np.zeros(len(index), np.int8))
     videos = np.flatnonzero((roles == TRAIN) & usable & (index.labels >= 0).any(1))
     if len(videos):
         hot = multi_hot(index.labels[videos], len(index.classes))
-        held = hold_out(hot, index.groups[videos], share=identity["validation_share"], seed=identity["seed"])
+        held = hold_out(hot, index.groups[videos], share=identity.validation_share, seed=identity.seed)
         videos = videos[~held.validation]
-    if ids_digest(index.ids[videos]) != identity["train"]["digest"]:
+    if ids_digest(index.ids[videos]) != identity.train.digest:
         raise RefusedError(
-            f"{store.path} has not the {identity['train']['videos']} training videos of run {run.path}, from which "
+            f"{store.path} has not the {identity.train.videos} training videos of run {run.path}, from which "
             "scores of single segments are learned; give the store that it was fitted on as --store once, the run "
             "keeps what is learned."
         )

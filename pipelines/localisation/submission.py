@@ -10,27 +10,37 @@ from typing import Any
 
 import numpy as np
 
+from ...cache.scratch import write_atomically
 from ...errors import MissingFileError, UnknownNameError, UsageError
 from ...extract.datasets.catalogue import AMBIGUOUS
-from ..metrics.detection import RULES, Segments, detection_summary
-from ..runs.run import write_atomically
+from ..metrics.detection import MEASURES, DetectionMeasures, Intervals, detection_summary
 
 SUBSETS = {"thumos14": "test", "activitynet": "validation"}
 """The part of the truth that each evaluation reads by default."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Truth:
+class DetectionTruth:
     """The truth of a detection task; the labels of `segments` are places in `names`."""
 
-    segments: Segments
+    segments: Intervals
     names: tuple[str, ...]  # of the classes
     class_ids: tuple[int, ...] = ()  # what submission files call the classes; THUMOS14 only
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectionEvaluation(DetectionMeasures):
+    """A file of detections, measured."""
+
+    result: str
+    truth: str
+    subset: str
+    excluded: tuple[str, ...]  # videos that were left out
+
+
 def evaluate_detections(
     result: Path, *, truth: Path, rule: str, exclude: Sequence[str] = (), subset: str | None = None
-) -> dict[str, Any]:
+) -> DetectionEvaluation:
     """Measure a file of detections by an official rule.
 
     Parameters
@@ -41,10 +51,6 @@ def evaluate_detections(
     exclude : ids of videos to leave out, from the truth and from the detections; THUMOS14 also by number
     subset : None = that of `SUBSETS`
 
-    Returns
-    -------
-    What `detection_summary` returns, with `result, truth, subset, excluded`.
-
     Raises
     ------
     UnknownNameError
@@ -53,8 +59,8 @@ def evaluate_detections(
         If a file is not there or a line of it cannot be what it should be, with file and line; if an excluded video is
         neither in the truth nor among the detections.
     """
-    if rule not in RULES:
-        raise UnknownNameError("rule of detection", rule, RULES)
+    if rule not in MEASURES:
+        raise UnknownNameError("rule of detection", rule, MEASURES)
     subset = subset or SUBSETS[rule]
     if rule == "thumos14":
         true = read_thumos14_truth(truth, subset)
@@ -67,16 +73,16 @@ def evaluate_detections(
     kept, judged = (part[~np.isin(part.videos, excluded)] for part in (true.segments, found))
     if not (kept.labels != AMBIGUOUS).any():
         raise UsageError(f"{truth} holds no true segment of subset {subset!r}; nothing can be measured.")
-    return {
-        "result": str(result),
-        "truth": str(truth),
-        "subset": subset,
-        "excluded": excluded,
-        **detection_summary(kept, judged, classes=list(enumerate(true.names)), rule=rule),
-    }
+    return DetectionEvaluation(
+        **vars(detection_summary(kept, judged, classes=list(enumerate(true.names)), rule=rule)),
+        result=str(result),
+        truth=str(truth),
+        subset=subset,
+        excluded=tuple(excluded),
+    )
 
 
-def read_thumos14_truth(folder: Path, subset: str = "test") -> Truth:
+def read_thumos14_truth(folder: Path, subset: str = "test") -> DetectionTruth:
     """Read `detclasslist.txt`, `<Class>_<subset>.txt` of each class in it, and `Ambiguous_<subset>.txt`.
 
     Parameters
@@ -101,10 +107,10 @@ def read_thumos14_truth(folder: Path, subset: str = "test") -> Truth:
     for label, name in [*enumerate(names), (AMBIGUOUS, "Ambiguous")]:
         for where, (video, start, stop) in _lines(folder / f"{name}_{subset}.txt", "VIDEO START STOP"):
             rows.append((video.removesuffix(".mp4"), *_span(where, start, stop), label))
-    return Truth(segments=_segments(rows), names=tuple(names), class_ids=tuple(ids))
+    return DetectionTruth(segments=_segments(rows), names=tuple(names), class_ids=tuple(ids))
 
 
-def read_thumos14(path: Path, class_ids: Sequence[int]) -> Segments:
+def read_thumos14(path: Path, class_ids: Sequence[int]) -> Intervals:
     """Read a submission file of lines `video t1 t2 classid conf`; labels are places in `class_ids`.
 
     Raises
@@ -125,7 +131,7 @@ def read_thumos14(path: Path, class_ids: Sequence[int]) -> Segments:
     return _segments(rows, scores)
 
 
-def write_thumos14(path: Path, detections: Segments, class_ids: Sequence[int]) -> None:
+def write_thumos14(path: Path, detections: Intervals, class_ids: Sequence[int]) -> None:
     """Write a submission file, in the order given; reading it gives the same numbers.
 
     Parameters
@@ -146,7 +152,7 @@ def write_thumos14(path: Path, detections: Segments, class_ids: Sequence[int]) -
     write_atomically(path, "".join(lines).encode())
 
 
-def read_activitynet_truth(path: Path, subset: str = "validation") -> Truth:
+def read_activitynet_truth(path: Path, subset: str = "validation") -> DetectionTruth:
     """Read ActivityNet's `{"database": {id: {"subset", "annotations": [{"segment", "label"}]}}}`, or the inner object.
 
     Classes are sorted by name. Where every id begins with `v_`, as in the names of files, that is taken off.
@@ -167,10 +173,12 @@ def read_activitynet_truth(path: Path, subset: str = "validation") -> Truth:
         if entry.get("subset", subset) == subset:
             rows += [(id, *row) for row in _annotations(path, id, entry.get("annotations"))]
     names = tuple(sorted({label for *_, label, _ in rows}))
-    return Truth(segments=_segments([(id, a, b, names.index(label)) for id, a, b, label, _ in rows]), names=names)
+    return DetectionTruth(
+        segments=_segments([(id, a, b, names.index(label)) for id, a, b, label, _ in rows]), names=names
+    )
 
 
-def read_activitynet(path: Path, names: Sequence[str]) -> Segments:
+def read_activitynet(path: Path, names: Sequence[str]) -> Intervals:
     """Read ActivityNet's `{"results": {id: [{"segment", "label", "score"}]}}`; labels are places in `names`.
 
     Raises
@@ -191,22 +199,8 @@ def read_activitynet(path: Path, names: Sequence[str]) -> Segments:
     return _segments(rows, scores)
 
 
-def write_activitynet(path: Path, detections: Segments, names: Sequence[str]) -> None:
-    """Write detections as ActivityNet's JSON; `names` of the labels."""
-    if detections.scores is None:
-        raise ValueError("The detections have no scores.")
-    results: dict[str, list[dict[str, Any]]] = {}
-    for video, span, label, score in zip(
-        detections.videos, detections.seconds, detections.labels, detections.scores, strict=True
-    ):
-        entry = {"label": names[label], "score": float(score), "segment": span.tolist()}
-        results.setdefault(str(video), []).append(entry)
-    content = {"version": "VERSION 1.3", "results": results, "external_data": {}}
-    write_atomically(path, json.dumps(content, allow_nan=False).encode())
-
-
-def _segments(rows: Sequence[tuple[str, float, float, int]], scores: Sequence[float] | None = None) -> Segments:
-    return Segments(
+def _segments(rows: Sequence[tuple[str, float, float, int]], scores: Sequence[float] | None = None) -> Intervals:
+    return Intervals(
         videos=np.array([row[0] for row in rows], dtype=str),
         seconds=np.array([row[1:3] for row in rows], np.float64).reshape(-1, 2),
         labels=np.array([row[3] for row in rows], np.int64),

@@ -11,7 +11,7 @@ from ...cache.store import Store
 from ...errors import UsageError
 from ...extract.views import Geometry
 from ..metrics.attention import into_region, mass_in_box
-from ..results.evaluate import VideoAttention
+from ..runs.attention import VideoAttention
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class TruthSegment:
     box: np.ndarray  # (4,) in fractions of the crop that the cube was made of
 
 
-class Truth:
+class BoxTruth:
     """The boxes of a store's videos in the coordinates of one stream's cubes."""
 
     def __init__(self, store: Store, stream: str) -> None:
@@ -56,7 +56,7 @@ class Truth:
             if centre in boxes:
                 yield TruthSegment(segment, centre, into_region(boxes[centre], region))
 
-    def attention(self, attention: VideoAttention) -> list[tuple[float, float]]:
+    def mass_in_boxes(self, attention: VideoAttention) -> list[tuple[float, float]]:
         """Return (mass inside the box, the box's area share) of each segment with a box; streams are averaged."""
         if attention.spatial is None:
             return []

@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+
+from ..record import Record
 
 _PAIRS_AT_ONCE = 1 << 22
 """Scores that `label_ranks` compares at a time: a few tens of megabytes whatever the file's size."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassResult:
+class ClassResult(Record):
     """One row of the per-class table; None where the measure is undefined."""
 
     name: str
     videos: int  # with this label among the scored
     accuracy: float | None  # share of them whose best class this is; None without videos, or with several labels each
     average_precision: float | None  # non-interpolated; None without videos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures(Record):
+    """The four numbers that every evaluation reports, fractions in 0..1; None where undefined."""
+
+    top1: float | None
+    top5: float | None
+    class_mean: float | None  # None for several labels each
+    map: float | None  # non-interpolated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Denominators(Record):
+    """Over how many each measure is taken."""
+
+    top: int  # labelled videos: of top1, top5
+    map: int  # videos ranked, those without a label included
+    classes: int  # with positives: of map and class_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Record):
+    """All that an evaluation reports."""
+
+    metrics: Measures
+    denominators: Denominators
+    confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each
+    per_class: tuple[ClassResult, ...]
 
 
 def label_ranks(scores: np.ndarray, hot: np.ndarray) -> np.ndarray:
@@ -154,8 +184,8 @@ def class_table(
 
 def summary(
     scores: np.ndarray, hot: np.ndarray, *, multi_label: bool, precisions: np.ndarray | None = None
-) -> dict[str, float | None]:
-    """Compute the four numbers that every evaluation reports: `top1`, `top5`, `class_mean`, `map`.
+) -> Measures:
+    """Compute the four numbers that every evaluation reports.
 
     Parameters
     ----------
@@ -164,43 +194,30 @@ def summary(
     multi_label : whether a video may have several labels or none; then top-k is Hit@k over the labelled videos and
         `class_mean` is None
     precisions : what `average_precisions` returned, if it is known
-
-    Returns
-    -------
-    dict of fractions; None where a measure is undefined
     """
     labelled = hot.any(1)
     ranks = label_ranks(scores, hot)
     mean = None if multi_label else class_mean(scores[labelled], hot[labelled].argmax(1))
     precisions = average_precisions(scores, hot) if precisions is None else precisions
-    return {
-        "top1": _or_none(_hits(ranks, hot, 1)),
-        "top5": _or_none(_hits(ranks, hot, 5)),
-        "class_mean": None if mean is None else _or_none(mean),
-        "map": _or_none(_mean_of_defined(precisions)),
-    }
+    return Measures(
+        top1=_or_none(_hits(ranks, hot, 1)),
+        top5=_or_none(_hits(ranks, hot, 5)),
+        class_mean=None if mean is None else _or_none(mean),
+        map=_or_none(_mean_of_defined(precisions)),
+    )
 
 
-def measured(
-    scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...], *, multi_label: bool
-) -> dict[str, dict[str, float | None] | list[Any] | None]:
-    """Compute all that an evaluation reports, as JSON values; arguments as `summary` and `class_table`.
-
-    Returns
-    -------
-    `{"metrics": summary, "denominators": {"top" (labelled videos: of top1, top5), "map" (videos ranked, those without
-    a label included), "classes" (with positives: of map and class_mean)}, "confusion": [N][N] counts (None for several
-    labels each), "per_class": class_table}`
-    """
+def measured(scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...], *, multi_label: bool) -> Measured:
+    """Compute all that an evaluation reports; arguments as `summary` and `class_table`."""
     labelled = hot.any(1)
     confusion = None if multi_label else confusion_matrix(scores[labelled], hot[labelled].argmax(1)).tolist()
     precisions = average_precisions(scores, hot)
-    return {
-        "metrics": summary(scores, hot, multi_label=multi_label, precisions=precisions),
-        "denominators": {"top": int(labelled.sum()), "map": len(hot), "classes": int(hot.any(0).sum())},
-        "confusion": confusion,
-        "per_class": [asdict(row) for row in class_table(scores, hot, names, precisions)],
-    }
+    return Measured(
+        metrics=summary(scores, hot, multi_label=multi_label, precisions=precisions),
+        denominators=Denominators(top=int(labelled.sum()), map=len(hot), classes=int(hot.any(0).sum())),
+        confusion=None if confusion is None else tuple(map(tuple, confusion)),
+        per_class=tuple(class_table(scores, hot, names, precisions)),
+    )
 
 
 def _hits(ranks: np.ndarray, hot: np.ndarray, k: int) -> float:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...errors import UnknownNameError
 from ...extract.datasets.catalogue import AMBIGUOUS
+from ..record import Record
 
-RULES = {
+MEASURES = {
     "thumos14": "THUMOS14 (TH14evalDet): each true segment takes the free detection of largest overlap, overlap > "
     "threshold, unmatched detections on Ambiguous segments dropped, non-interpolated AP",
     "activitynet": "ActivityNet: each detection by falling score takes the free true segment of largest overlap, "
@@ -26,7 +26,7 @@ THRESHOLDS = {
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Segments:
+class Intervals:
     """Labelled stretches of videos: the truth, or detections with scores.
 
     Raises
@@ -44,7 +44,7 @@ class Segments:
         n = len(self.videos)
         shapes = [(self.seconds, (n, 2)), (self.labels, (n,))] + ([] if self.scores is None else [(self.scores, (n,))])
         if any(array.shape != shape for array, shape in shapes):
-            raise ValueError(f"Segments of {n} videos with arrays of shapes {[a.shape for a, _ in shapes]}.")
+            raise ValueError(f"Intervals of {n} videos with arrays of shapes {[a.shape for a, _ in shapes]}.")
         if not np.isfinite(self.seconds).all() or (self.scores is not None and not np.isfinite(self.scores).all()):
             raise ValueError("A time or a score of a segment is not finite.")
         if n and (self.seconds[:, 1] < self.seconds[:, 0]).any():
@@ -54,12 +54,40 @@ class Segments:
         return len(self.videos)
 
     def __repr__(self) -> str:
-        return f"Segments({len(self)} in {len(np.unique(self.videos))} videos)"
+        return f"Intervals({len(self)} in {len(np.unique(self.videos))} videos)"
 
-    def __getitem__(self, keep: np.ndarray) -> Segments:
+    def __getitem__(self, keep: np.ndarray) -> Intervals:
         """Return the segments that a mask or an array of places selects."""
         scores = None if self.scores is None else self.scores[keep]
-        return Segments(videos=self.videos[keep], seconds=self.seconds[keep], labels=self.labels[keep], scores=scores)
+        return Intervals(videos=self.videos[keep], seconds=self.seconds[keep], labels=self.labels[keep], scores=scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassDetections(Record):
+    """One class of a detection task."""
+
+    name: str
+    instances: int  # true segments
+    detections: int
+    ap: tuple[float | None, ...]  # by threshold; None without instances
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionMeasures(Record):
+    """Detections measured by a rule: what was counted, and the numbers; None where undefined."""
+
+    rule: str
+    rule_text: str
+    videos: int  # with truth, ambiguous included
+    instances: int
+    ambiguous: int
+    detections: int
+    detections_elsewhere: int  # in videos without truth: all false
+    classes: int  # with truth: the denominator of mAP
+    thresholds: tuple[float, ...]
+    map: tuple[float | None, ...]  # by threshold
+    average_map: float | None
+    per_class: tuple[ClassDetections, ...]
 
 
 def segment_overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -147,7 +175,7 @@ def interpolated_ap(right: np.ndarray, positives: int) -> float:
 
 
 def detection_ap(
-    truth: Segments, detections: Segments, *, labels: Sequence[int], thresholds: Sequence[float], rule: str
+    truth: Intervals, detections: Intervals, *, labels: Sequence[int], thresholds: Sequence[float], rule: str
 ) -> np.ndarray:
     """Average precision of each class at each overlap.
 
@@ -158,7 +186,7 @@ def detection_ap(
         video name, then in the order given
     labels : the classes to measure
     thresholds : overlaps in 0..1
-    rule : "thumos14" or "activitynet", see `RULES`
+    rule : "thumos14" or "activitynet", see `MEASURES`
 
     Returns
     -------
@@ -171,8 +199,8 @@ def detection_ap(
     ValueError
         If the detections have no scores.
     """
-    if rule not in RULES:
-        raise UnknownNameError("rule of detection", rule, RULES)
+    if rule not in MEASURES:
+        raise UnknownNameError("rule of detection", rule, MEASURES)
     if detections.scores is None:
         raise ValueError("The detections have no scores.")
     official = rule == "thumos14"
@@ -199,30 +227,23 @@ def detection_ap(
 
 
 def detection_summary(
-    truth: Segments,
-    detections: Segments,
+    truth: Intervals,
+    detections: Intervals,
     *,
     classes: Sequence[tuple[int, str]],
     thresholds: Sequence[float] | None = None,
     rule: str,
-) -> dict[str, Any]:
-    """Measure detections and say how: the rule, what was counted, and the numbers as JSON values.
+) -> DetectionMeasures:
+    """Measure detections and say how.
 
     Parameters
     ----------
     classes : (label, name) of each class to measure
     thresholds : None = those of the rule
     truth, detections, rule : as `detection_ap`
-
-    Returns
-    -------
-    `{"rule", "rule_text", "videos" (with truth, ambiguous included), "instances", "ambiguous", "detections",
-    "detections_elsewhere" (in videos without truth: all false), "classes" (with truth: the denominator of mAP),
-    "thresholds", "map" (one per threshold), "average_map", "per_class": [{"name", "instances", "detections", "ap"}]}`;
-    None where undefined
     """
-    if rule not in RULES:
-        raise UnknownNameError("rule of detection", rule, RULES)
+    if rule not in MEASURES:
+        raise UnknownNameError("rule of detection", rule, MEASURES)
     thresholds = THRESHOLDS[rule] if thresholds is None else thresholds
     labels = [label for label, _ in classes]
     ap = detection_ap(truth, detections, labels=labels, thresholds=thresholds, rule=rule)
@@ -230,28 +251,28 @@ def detection_summary(
     means = ap[:, measured].mean(1) if measured.any() else np.full(len(ap), np.nan)
     counted = np.isin(truth.labels, labels)
     videos = np.unique(truth.videos)
-    return {
-        "rule": rule,
-        "rule_text": RULES[rule],
-        "videos": len(videos),
-        "instances": int(counted.sum()),
-        "ambiguous": int((truth.labels == AMBIGUOUS).sum()),
-        "detections": len(detections),
-        "detections_elsewhere": int((~np.isin(detections.videos, videos)).sum()),
-        "classes": int(measured.sum()),
-        "thresholds": [float(threshold) for threshold in thresholds],
-        "map": [_or_none(value) for value in means],
-        "average_map": _or_none(means.mean()),
-        "per_class": [
-            {
-                "name": name,
-                "instances": int((truth.labels == label).sum()),
-                "detections": int((detections.labels == label).sum()),
-                "ap": [_or_none(value) for value in ap[:, column]],
-            }
+    return DetectionMeasures(
+        rule=rule,
+        rule_text=MEASURES[rule],
+        videos=len(videos),
+        instances=int(counted.sum()),
+        ambiguous=int((truth.labels == AMBIGUOUS).sum()),
+        detections=len(detections),
+        detections_elsewhere=int((~np.isin(detections.videos, videos)).sum()),
+        classes=int(measured.sum()),
+        thresholds=tuple(float(threshold) for threshold in thresholds),
+        map=tuple(_or_none(value) for value in means),
+        average_map=_or_none(means.mean()),
+        per_class=tuple(
+            ClassDetections(
+                name=name,
+                instances=int((truth.labels == label).sum()),
+                detections=int((detections.labels == label).sum()),
+                ap=tuple(_or_none(value) for value in ap[:, column]),
+            )
             for column, (label, name) in enumerate(classes)
-        ],
-    }
+        ),
+    )
 
 
 def window_recall(
@@ -299,7 +320,7 @@ def _by_video(true: np.ndarray, found: np.ndarray) -> Iterator[tuple[np.ndarray,
         yield by_true[a:b], by_found[c:d]
 
 
-def _touches(found: Segments, others: Segments) -> np.ndarray:
+def _touches(found: Intervals, others: Intervals) -> np.ndarray:
     """[found] bool: whether a segment overlaps any of the others of its video."""
     touches = np.zeros(len(found), bool)
     for rows, places in _by_video(others.videos, found.videos):

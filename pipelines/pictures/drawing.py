@@ -11,8 +11,8 @@ import numpy as np
 
 from ...cache.store import Store
 from ...extract.video import VideoReader
-from ..localisation.truth import Truth
-from ..results.evaluate import VideoAttention
+from ..localisation.truth import BoxTruth
+from ..runs.attention import VideoAttention
 
 matplotlib.use("Agg")
 
@@ -34,7 +34,7 @@ def draw_attention(
     attentions : of the videos to draw
     """
     classes = store.index.classes
-    known = Truth(store, stream)
+    known = BoxTruth(store, stream)
     figure, axes = plt.subplots(
         len(attentions), SEGMENTS, figsize=(1.55 * SEGMENTS, 1.95 * len(attentions)), squeeze=False
     )

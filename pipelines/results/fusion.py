@@ -16,8 +16,10 @@ from ...heads.contract import Head
 from ...heads.fusion.score_rules import decision_temperature, to_probabilities
 from ...heads.registry import HEADS
 from ..metrics.classification import measured, multi_hot, summary
-from ..runs.run import Run, differences
-from .fusion_methods import METHODS, Method, read_settings
+from ..runs.identity import FusionEnvironment, FusionIdentity, PartIdentity, RunIdentity, SettingsIdentity
+from ..runs.measured import Evaluation, FitMeasures, FusionMeasures, FusionResult
+from ..runs.run import Run, changes
+from .fusion_methods import METHODS, Fused, Method, read_settings
 from .score_files import ScoreTable, read_scores
 
 FILE_SCORES = ("probabilities", "logits")
@@ -67,14 +69,21 @@ class Part:
     validation: ScoreTable | None
     run: Run | None  # None = a file
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> PartIdentity:
         """What of this part makes two fusions the same."""
-        tables = {"test": self.test, "validation": self.validation}
-        known = {} if self.run is None else {key: self.run.identity[key] for key in ("head", "preset", "seed")}
-        digests = {
-            name: table and hashlib.sha256(table.path.read_bytes()).hexdigest() for name, table in tables.items()
-        }
-        return {"scores": self.kind, **known, **digests}
+        known = None if self.run is None else self.run.identity
+        return PartIdentity(
+            scores=self.kind,
+            head=known.head if known else None,
+            preset=known.preset if known else None,
+            seed=known.seed if known else None,
+            test=_sha256(self.test),
+            validation=_sha256(self.validation) if self.validation else None,
+        )
+
+
+def _sha256(table: ScoreTable) -> str:
+    return hashlib.sha256(table.path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,16 +99,11 @@ class Together:
     temperatures: list[float | None]  # per part: by which its decision values became probabilities
 
 
-def fuse(config: FuseConfig) -> dict[str, Any]:
+def fuse(config: FuseConfig) -> FusionResult:
     """Fuse the test scores of runs and files; what is learned is learned on validation scores, never on test scores.
 
     The parts' validation videos are whole groups of the training list that none of them was fitted on; all runs must
     hold out the same ones (same store, split, --seed and --validation) wherever they are needed.
-
-    Returns
-    -------
-    `{"run", "method", "parts", "split", "videos", "metrics", "protocol", "learned", "seconds"}`: the metrics are those
-    of the test part, see `evaluate`; `learned` holds weights and the like.
 
     Raises
     ------
@@ -115,49 +119,68 @@ def fuse(config: FuseConfig) -> dict[str, Any]:
     runs = [Run.open(path) for path in config.parts if not _is_file(path)]
     first = runs[0].identity
     _require_alike(runs)
-    classes, multi_label, split = tuple(first["classes"]), bool(first["multi_label"]), first["split"]
+    classes, multi_label, split = first.classes, first.multi_label, first.split
     if multi_label and not method.multi_label:
         raise RefusedError(f"--method {config.method} is defined for one label per video; use mean or weighted.")
     parts = [_open_part(path, classes, split, config.file_scores) for path in config.parts]
     needed = method.learns or any(part.kind == DECISIONS for part in parts)
     together = _bring_together(parts, len(classes), multi_label=multi_label, needed=needed)
-    hot = multi_hot(together.test_labels, len(classes))
     held = multi_hot(together.validation_labels, len(classes))
     fused = method.fuse(settings, together.test, together.validation, held, multi_label)
     identity = _identity(config, asdict(settings), method, parts, first)
-    run = Run.create(config.out, identity=identity, environment={"parts": [str(part.path) for part in parts]})
+    run = Run.create(
+        config.out,
+        identity=identity,
+        environment=FusionEnvironment(parts=tuple(str(part.path) for part in parts)),
+    )
     for note in fused.notes:
         run.say(note)
-    run.write_scores(f"{split}-test", ids=np.array(together.test_ids), scores=fused.test, labels=together.test_labels)
+    return _finish(run, identity, config.method, fused, together, parts, started=started)
+
+
+def _finish(
+    run: Run, identity: FusionIdentity, method: str, fused: Fused, together: Together, parts: Sequence[Part], *,
+    started: float,
+) -> FusionResult:  # fmt: skip
+    """Measure, and write scores and metrics."""
+    split, classes, multi_label = identity.split, identity.classes, identity.multi_label
+    ids, labels = np.array(together.test_ids), together.test_labels
+    run.write_scores(f"{split}-test", ids=ids, scores=fused.test, labels=labels)
     validation = None
     if fused.validation is not None:
+        held = multi_hot(together.validation_labels, len(classes))
         validation = summary(fused.validation, held, multi_label=multi_label)
-        ids, labels = np.array(together.validation_ids), together.validation_labels
-        run.write_scores(f"{split}-validation", ids=ids, scores=fused.validation, labels=labels)
-    listed = max(r.metrics()["evaluations"][f"{split}-test"]["listed"] for r in runs)
-    evaluation = {
-        "run": str(run.path),
-        "split": split,
-        "part": "test",
-        "videos": len(hot),
-        "listed": listed,
-        "missing": listed - len(hot),
-        "protocol": _protocol(config.method, together, split, listed=listed),
-        **measured(fused.test, hot, classes, multi_label=multi_label),
-    }
-    fit = {
-        "run": str(run.path),
-        "head": identity["head"],
-        "streams": identity["stream_names"],
-        "metrics": {"validation": validation},
-        "seconds": time.monotonic() - started,
-        "parts": [str(part.path) for part in parts],
-        "learned": fused.learned | {"temperatures": together.temperatures},
-        "validation_videos": len(held),
-        "notes": list(fused.notes),
-    }
-    run.write_metrics({"fit": fit, "evaluations": {f"{split}-test": evaluation}})
-    return evaluation | {"method": config.method} | {key: fit[key] for key in ("parts", "learned", "seconds")}
+        run.write_scores(
+            f"{split}-validation",
+            ids=np.array(together.validation_ids),
+            scores=fused.validation,
+            labels=together.validation_labels,
+        )
+    listed = max(known.listed for part in parts if part.run and (known := part.run.evaluation(split, "test")))
+    measures = measured(fused.test, multi_hot(labels, len(classes)), classes, multi_label=multi_label)
+    evaluation = Evaluation(
+        run=str(run.path),
+        split=split,
+        part="test",
+        videos=len(ids),
+        listed=listed,
+        missing=listed - len(ids),
+        protocol=_protocol(method, together, split, listed=listed),
+        **vars(measures),
+    )
+    end = FusionMeasures(
+        run=str(run.path),
+        head=identity.head,
+        streams=identity.stream_names,
+        metrics=FitMeasures(validation=validation),
+        seconds=time.monotonic() - started,
+        parts=tuple(str(part.path) for part in parts),
+        learned=fused.learned | {"temperatures": together.temperatures},
+        validation_videos=len(together.validation_ids),
+        notes=fused.notes,
+    )
+    run.finish(end, [evaluation])
+    return FusionResult(**vars(evaluation), method=method, parts=end.parts, learned=end.learned, seconds=end.seconds)
 
 
 def _protocol(method: str, together: Together, split: str, *, listed: int) -> str:
@@ -172,28 +195,24 @@ def _protocol(method: str, together: Together, split: str, *, listed: int) -> st
 
 
 def _identity(
-    config: FuseConfig, settings: Mapping[str, Any], method: Method, parts: Sequence[Part], first: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what makes two fusions the same; the keys that fits have too mean the same."""
+    config: FuseConfig, settings: Mapping[str, Any], method: Method, parts: Sequence[Part], first: RunIdentity
+) -> FusionIdentity:
+    """Return what makes two fusions the same; the fields that fits have too mean the same."""
     runs = [part.run.identity for part in parts if part.run]
-    return {
-        "head": f"fusion-{config.method}",
-        "preset": "paper",
-        "settings": {"config": dict(settings), "fit": {}},
-        "stream_names": _union(identity["stream_names"] for identity in runs),
-        "streams": {name: stream for identity in runs for name, stream in identity["streams"].items()},
-        "split": first["split"],
-        "seed": first["seed"],
-        "classes": first["classes"],
-        "multi_label": first["multi_label"],
-        "scores": method.gives,
-        "file_scores": config.file_scores,
-        "parts": [part.record() for part in parts],
-    }
-
-
-def _union(lists: Any) -> list[str]:
-    return list(dict.fromkeys(name for names in lists for name in names))
+    return FusionIdentity(
+        head=f"fusion-{config.method}",
+        preset="paper",
+        settings=SettingsIdentity(config=dict(settings), fit={}),
+        stream_names=tuple(dict.fromkeys(name for identity in runs for name in identity.stream_names)),
+        streams={name: stream for identity in runs for name, stream in identity.streams.items()},
+        split=first.split,
+        seed=first.seed,
+        classes=first.classes,
+        multi_label=first.multi_label,
+        scores=method.gives,
+        file_scores=config.file_scores,
+        parts=tuple(part.record() for part in parts),
+    )
 
 
 def _is_file(path: Path) -> bool:
@@ -204,8 +223,9 @@ def _require_alike(runs: Sequence[Run]) -> None:
     """Refuse runs that are not of the same task."""
     first = runs[0]
     for run in runs[1:]:
+        ours, theirs = first.identity.to_dict(), run.identity.to_dict()
         for key in ("classes", "multi_label", "split"):
-            if different := differences(first.identity[key], run.identity[key], key):
+            if different := changes(ours[key], theirs[key], key):
                 raise RefusedError(
                     f"Runs {first.path} and {run.path} cannot be fused: {different[0]} (first -> second)."
                 )
@@ -223,9 +243,10 @@ def _open_part(path: Path, classes: tuple[str, ...], split: str, file_scores: st
         return Part(path=path, kind=kind, test=table, validation=table, run=None)
     run = Run.open(path)
     test, validation = (run.path / f"scores-{split}-{part}.npz" for part in ("test", "validation"))
-    if f"{split}-test" not in run.metrics()["evaluations"]:
+    if run.evaluation(split, "test") is None:
         raise MissingFileError(f"Run {path} has no test scores of split {split!r} yet: run `vidatt evaluate {path}`.")
-    kind = run.identity["scores"] if "parts" in run.identity else HEADS[run.identity["head"]].head.score_kind
+    identity = run.identity
+    kind = identity.scores if isinstance(identity, FusionIdentity) else HEADS[identity.head].head.score_kind
     return Part(
         path=path,
         kind=kind,

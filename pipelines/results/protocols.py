@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ...errors import RefusedError, UsageError
 from ...extract.datasets.registry import DATASETS, describe
+from ..metrics.classification import Measures
+from ..runs.measured import Evaluation, Official, OfficialFigures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """What a kind of protocol counts."""
 
-    primary: str  # key of an evaluation's metrics, or "average" = (top1 + top5) / 2
+    primary: str  # which of the `OfficialFigures`
     text: str  # one line
     over_splits: bool = False  # whether the number is the mean over all splits, one run each
 
@@ -93,9 +94,7 @@ def official_splits(
     return protocol, expected
 
 
-def official(
-    dataset: str, evaluations: Sequence[Mapping[str, Any]], splits: Sequence[str], what: str
-) -> dict[str, Any]:
+def official(dataset: str, evaluations: Sequence[Evaluation], splits: Sequence[str], what: str) -> Official:
     """Make the official number from evaluations on test lists.
 
     Parameters
@@ -105,56 +104,47 @@ def official(
     splits : those of the store; used where the dataset's description names none
     what : see `find_protocol`
 
-    Returns
-    -------
-    `{"dataset", "protocol", "text", "primary", "value", "spread" (sample standard deviation over splits; None for
-    one), "splits": {split: value}, "listed", "scored", "missing" (videos, all splits together), "caveats": [what keeps
-    it from being the official number], "figures": the mean over splits of every metric}`; None where undefined
-
     Raises
     ------
     UsageError, RefusedError
         See `official_splits`.
     """
-    given = [evaluation["split"] for evaluation in evaluations]
+    given = [str(evaluation.split) for evaluation in evaluations]
     protocol, expected = official_splits(dataset, given, splits, what)
-    figures = [_figures(evaluation["metrics"]) for evaluation in evaluations]
-    values = [own[protocol.primary] for own in figures]
+    figures = [_figures(evaluation.metrics) for evaluation in evaluations]
+    values: list[float | None] = [getattr(own, protocol.primary) for own in figures]
     defined = [value for value in values if value is not None]
-    counts = {key: sum(evaluation[key] for evaluation in evaluations) for key in ("listed", "videos", "missing")}
-    return {
-        "dataset": dataset,
-        "protocol": describe(dataset).protocol,
-        "text": protocol.text,
-        "primary": protocol.primary,
-        "value": _mean(values),
-        "spread": float(np.std(defined, ddof=1)) if len(defined) == len(values) > 1 else None,
-        "splits": dict(zip(given, values, strict=True)),
-        "listed": counts["listed"],
-        "scored": counts["videos"],
-        "missing": counts["missing"],
-        "caveats": _caveats(dataset, protocol, evaluations, expected),
-        "figures": {key: _mean([own[key] for own in figures]) for key in figures[0]},
-    }
+    return Official(
+        dataset=dataset,
+        protocol=describe(dataset).protocol,
+        text=protocol.text,
+        primary=protocol.primary,
+        value=_mean(values),
+        spread=float(np.std(defined, ddof=1)) if len(defined) == len(values) > 1 else None,
+        splits=dict(zip(given, values, strict=True)),
+        listed=sum(evaluation.listed for evaluation in evaluations),
+        scored=sum(evaluation.videos for evaluation in evaluations),
+        missing=sum(evaluation.missing for evaluation in evaluations),
+        caveats=tuple(_caveats(dataset, protocol, evaluations, expected)),
+        figures=OfficialFigures(**{key: _mean([getattr(own, key) for own in figures]) for key in figures[0].to_dict()}),
+    )
 
 
-def _caveats(
-    dataset: str, protocol: Protocol, evaluations: Sequence[Mapping[str, Any]], expected: Sequence[str]
-) -> list[str]:
+def _caveats(dataset: str, protocol: Protocol, evaluations: Sequence[Evaluation], expected: Sequence[str]) -> list[str]:
     """Say what keeps a number from being the official one, one line each."""
     info = describe(dataset)
     caveats: list[str] = []
-    given = [evaluation["split"] for evaluation in evaluations]
+    given = [str(evaluation.split) for evaluation in evaluations]
     absent = [split for split in expected if split not in given]
     if absent and protocol.over_splits:
         caveats.append(f"{len(absent)} of {len(expected)} splits have no run: {', '.join(absent)}")
     for evaluation in evaluations:
-        split, listed, missing = (evaluation[key] for key in ("split", "listed", "missing"))
+        split, listed, missing = str(evaluation.split), evaluation.listed, evaluation.missing
         if missing:
             caveats.append(f"split {split}: {missing} of {listed} listed test videos are missing")
         if split in info.splits and info.splits[split][1] != listed:
             caveats.append(f"split {split} lists {listed} test videos, officially {info.splits[split][1]}")
-    classes = len(evaluations[0]["per_class"])
+    classes = len(evaluations[0].per_class)
     if info.classes not in (None, classes):
         caveats.append(f"there are {classes} classes, officially {info.classes}")
     return caveats
@@ -182,9 +172,8 @@ def measures_text(hot: np.ndarray, *, multi_label: bool) -> str:
     return "; ".join(parts)
 
 
-def _figures(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return the metrics of an evaluation and the mean of top-1 and top-5."""
-    return dict(metrics) | {"average": _mean([metrics["top1"], metrics["top5"]])}
+def _figures(metrics: Measures) -> OfficialFigures:
+    return OfficialFigures(**metrics.to_dict(), average=_mean([metrics.top1, metrics.top5]))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

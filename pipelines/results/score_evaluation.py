@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...cache.store import Store
 from ...errors import RefusedError, UnknownNameError, UsageError
 from ..metrics.classification import measured, multi_hot
+from ..runs.measured import Evaluation
 from ..runs.splits import PARTS, choose_split
 from .protocols import find_protocol, measures_text, official
 from .score_files import ScoreTable, read_scores
@@ -23,7 +24,7 @@ def evaluate_scores(
     part: str = "test",
     average_clips: bool = False,
     by_official_protocol: bool = False,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Measure a file of scores; without a store by its own labels, all its videos.
 
     Parameters
@@ -51,54 +52,93 @@ def evaluate_scores(
     if store_path is None:
         if split is not None or by_official_protocol:
             raise UsageError(f"{path}: --split and --protocol need --store, which knows the dataset.")
-        table = read_scores(path, average_clips=average_clips)
-        hot = _own_labels(table)
-        if hot is None:
-            raise UsageError(f"{path} has no labels; give --store STORE, whose labels are found by id.")
-        multi_label = bool((hot.sum(1) != 1).any())
-        names = table.classes or tuple(str(n) for n in range(hot.shape[1]))
-        source, listed, unlisted = "labels of the file", len(hot), 0
-        scores = table.scores
+        judged = _by_itself(path, average_clips=average_clips)
     else:
         store = Store.open(store_path)
-        index = store.index
         if by_official_protocol:
             find_protocol(store.plan.dataset, str(path))
-        names, multi_label = index.classes, index.multi_label
-        table = read_scores(path, names, average_clips=average_clips)
-        split = choose_split(store, split, guess=False)
-        videos = np.flatnonzero(index.split(split) == PARTS[part])
-        listed = len(videos)
-        place = {id: row for row, id in enumerate(table.ids)}
-        rows = np.array([place.get(str(id), -1) for id in index.ids[videos]], np.int64)
-        videos, rows = videos[rows >= 0], rows[rows >= 0]
-        if not len(rows):
-            raise UsageError(
-                f"{path} has scores of none of the {listed} {part} videos of split {split!r} of {store_path}, such as "
-                f"{index.ids[0]!r}."
-            )
-        unlisted = len(table.ids) - len(rows)
-        hot = multi_hot(index.labels[videos], len(names))
-        _require_same_labels(table, rows, hot, store_path)
-        every = len(rows) == len(table.ids) and bool((rows == np.arange(len(rows))).all())
-        scores = table.scores if every else table.scores[rows]
-        source = f"{part} videos of split {split}, labels of {store_path} by id"
-    if not len(scores):
+        judged = _by_store(path, store, split, part, average_clips=average_clips)
+    scored = len(judged.scores)
+    if not scored:
         raise UsageError(f"{path} has scores of no video.")
-    result = {
-        "run": str(path),
-        "split": split,
-        "part": None if store_path is None else part,
-        "videos": len(scores),
-        "listed": listed,
-        "missing": listed - len(scores),
-        "unlisted": unlisted,
-        "protocol": _protocol(source, table, hot, listed, unlisted, multi_label=multi_label),
-        **measured(scores, hot, names, multi_label=multi_label),
-    }
-    if by_official_protocol:
-        result["official"] = official(str(store.plan.dataset), [result], sorted(index.splits), str(path))
-    return result
+    result = Evaluation(
+        run=str(path),
+        split=judged.split,
+        part=None if store_path is None else part,
+        videos=scored,
+        listed=judged.listed,
+        missing=judged.listed - scored,
+        unlisted=judged.unlisted,
+        protocol=_protocol(judged),
+        **vars(measured(judged.scores, judged.hot, judged.names, multi_label=judged.multi_label)),
+    )
+    if not by_official_protocol:
+        return result
+    number = official(str(store.plan.dataset), [result], sorted(store.index.splits), str(path))
+    return replace(result, official=number)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Judged:
+    """Scores beside the labels that they are held to."""
+
+    table: ScoreTable
+    scores: np.ndarray  # [n, N]
+    hot: np.ndarray  # [n, N] bool
+    names: tuple[str, ...]
+    multi_label: bool
+    split: str | None
+    listed: int
+    unlisted: int  # videos of the file that are left out
+    source: str  # where labels come from, in words
+
+
+def _by_itself(path: Path, *, average_clips: bool) -> _Judged:
+    table = read_scores(path, average_clips=average_clips)
+    hot = _own_labels(table)
+    if hot is None:
+        raise UsageError(f"{path} has no labels; give --store STORE, whose labels are found by id.")
+    return _Judged(
+        table=table,
+        scores=table.scores,
+        hot=hot,
+        names=table.classes or tuple(str(n) for n in range(hot.shape[1])),
+        multi_label=bool((hot.sum(1) != 1).any()),
+        split=None,
+        listed=len(hot),
+        unlisted=0,
+        source="labels of the file",
+    )
+
+
+def _by_store(path: Path, store: Store, split: str | None, part: str, *, average_clips: bool) -> _Judged:
+    index = store.index
+    table = read_scores(path, index.classes, average_clips=average_clips)
+    split = choose_split(store, split, guess=False)
+    videos = np.flatnonzero(index.split(split) == PARTS[part])
+    listed = len(videos)
+    place = {id: row for row, id in enumerate(table.ids)}
+    rows = np.array([place.get(str(id), -1) for id in index.ids[videos]], np.int64)
+    videos, rows = videos[rows >= 0], rows[rows >= 0]
+    if not len(rows):
+        raise UsageError(
+            f"{path} has scores of none of the {listed} {part} videos of split {split!r} of {store.path}, such as "
+            f"{index.ids[0]!r}."
+        )
+    hot = multi_hot(index.labels[videos], len(index.classes))
+    _require_same_labels(table, rows, hot, store.path)
+    every = len(rows) == len(table.ids) and bool((rows == np.arange(len(rows))).all())
+    return _Judged(
+        table=table,
+        scores=table.scores if every else table.scores[rows],
+        hot=hot,
+        names=index.classes,
+        multi_label=index.multi_label,
+        split=split,
+        listed=listed,
+        unlisted=len(table.ids) - len(rows),
+        source=f"{part} videos of split {split}, labels of {store.path} by id",
+    )
 
 
 def _own_labels(table: ScoreTable) -> np.ndarray | None:
@@ -130,14 +170,15 @@ def _require_same_labels(table: ScoreTable, rows: np.ndarray, hot: np.ndarray, s
         )
 
 
-def _protocol(source: str, table: ScoreTable, hot: np.ndarray, listed: int, unlisted: int, *, multi_label: bool) -> str:
+def _protocol(judged: _Judged) -> str:
     """Say in one line how the numbers were made."""
-    parts = [f"classification of {len(hot)} of {listed} videos ({source})"]
-    if len(hot) < listed:
-        parts.append(f"{listed - len(hot)} without scores are left out of every denominator")
-    if unlisted:
-        parts.append(f"{unlisted} videos of the file that are not listed are left out")
-    if table.clips is not None:
-        parts.append(f"averaged over the rows of each video ({table.clips[0]} to {table.clips[1]})")
-    parts.append(measures_text(hot, multi_label=multi_label))
+    scored, clips = len(judged.scores), judged.table.clips
+    parts = [f"classification of {scored} of {judged.listed} videos ({judged.source})"]
+    if scored < judged.listed:
+        parts.append(f"{judged.listed - scored} without scores are left out of every denominator")
+    if judged.unlisted:
+        parts.append(f"{judged.unlisted} videos of the file that are not listed are left out")
+    if clips is not None:
+        parts.append(f"averaged over the rows of each video ({clips[0]} to {clips[1]})")
+    parts.append(measures_text(judged.hot, multi_label=judged.multi_label))
     return "; ".join(parts)

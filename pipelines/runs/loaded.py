@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...cache.store import Store
 from ...heads.contract import Head
-from .reload import load_head, open_store
+from .reload import load_head, require_fit, store_for
 from .run import Run
 
 
@@ -31,7 +31,7 @@ class LoadedRun:
         FingerprintMismatchError, RefusedError
             If its streams or classes are others; the message says what differs.
         """
-        return open_store(Run.open(self.path), path)
+        return store_for(Run.open(self.path), path)
 
 
 def load_run(path: str | Path) -> LoadedRun:
@@ -45,10 +45,11 @@ def load_run(path: str | Path) -> LoadedRun:
         If it is a fusion, or its weights do not fit its configuration.
     """
     run = Run.open(Path(path))
+    identity = require_fit(run)
     return LoadedRun(
         path=run.path,
         head=load_head(run),
-        streams=tuple(run.identity["stream_names"]),
-        classes=tuple(run.identity["classes"]),
-        split=run.identity["split"],
+        streams=identity.stream_names,
+        classes=identity.classes,
+        split=identity.split,
     )

@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ...cache.store import Store
 from ...errors import FingerprintMismatchError, RefusedError, UsageError
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
-from .run import Run, differences
+from .identity import FitIdentity, FusionEnvironment, FusionIdentity
+from .run import Run, changes
 
 
-def rebuild(identity: Mapping[str, Any]) -> Head:
-    """Build the head that an identity (see `Run`) describes, with fresh weights, on the CPU."""
-    recorded = identity["streams"]
+def settings_of(identity: FitIdentity) -> HeadSettings:
+    """Return the head's settings.
+
+    Raises
+    ------
+    UnknownNameError
+        If this version has no such head or setting.
+    """
+    return HeadSettings.from_dict(identity.head, identity.preset, identity.settings.to_dict())
+
+
+def rebuild(identity: FitIdentity) -> Head:
+    """Build the head that an identity describes, with fresh weights, on the CPU."""
+    recorded = identity.streams
     streams = [
-        StreamShape(name=name, grid=recorded[name]["grid"], channels=recorded[name]["channels"])
-        for name in identity["stream_names"]
+        StreamShape(name=name, grid=recorded[name].grid, channels=recorded[name].channels)
+        for name in identity.stream_names
     ]
-    settings = HeadSettings.from_dict(identity["head"], identity["preset"], identity["settings"])
-    on = rebuild(identity["on"]["identity"]) if "on" in identity else None
-    return build_from_settings(settings, streams=streams, classes=len(identity["classes"]), on=on)
+    on = None if identity.on is None else rebuild(identity.on.identity)
+    return build_from_settings(settings_of(identity), streams=streams, classes=len(identity.classes), on=on)
 
 
-def require_fit(run: Run) -> None:
-    """Refuse a run that holds no head but the fused scores of others.
+def require_fit(run: Run) -> FitIdentity:
+    """Return the identity of a fit; refuse a run that holds no head but the fused scores of others.
 
     Raises
     ------
     UsageError
         If it is one.
     """
-    if "parts" in run.identity:
+    if isinstance(run.identity, FusionIdentity):
         raise UsageError(
             f"Run {run.path} is a fusion of other runs' scores and holds no head; evaluate its parts, and fuse again."
         )
+    return run.identity
+
+
+def store_of(run: Run) -> Path:
+    """Return where the store of a fit was when it was fitted; raises as `require_fit`."""
+    require_fit(run)
+    assert not isinstance(run.environment, FusionEnvironment)
+    return Path(run.environment.store)
 
 
 def recorded_store(path: Path) -> Path:
@@ -47,9 +64,7 @@ def recorded_store(path: Path) -> Path:
     MissingFileError, UsageError
         If there is no run, or it is no fit of a head.
     """
-    run = Run.open(path)
-    require_fit(run)
-    return Path(run.config["environment"]["store"])
+    return store_of(Run.open(path))
 
 
 def load_head(run: Run | str | Path) -> Head:
@@ -67,8 +82,7 @@ def load_head(run: Run | str | Path) -> Head:
         If its weights do not fit its configuration, or it is no fit of a head.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    require_fit(run)
-    head = rebuild(run.identity)
+    head = rebuild(require_fit(run))
     try:
         head.load_state_dict(run.weights())
     except RuntimeError as error:
@@ -76,7 +90,7 @@ def load_head(run: Run | str | Path) -> Head:
     return head.eval()
 
 
-def open_store(run: Run, store_path: Path | None) -> Store:
+def store_for(run: Run, store_path: Path | None) -> Store:
     """Open the run's store, or another one that fits it: same recipes, same classes in the same order.
 
     Raises
@@ -84,18 +98,18 @@ def open_store(run: Run, store_path: Path | None) -> Store:
     FingerprintMismatchError, RefusedError
         If it does not fit; the message says what differs.
     """
-    require_fit(run)
-    store = Store.open(store_path or Path(run.config["environment"]["store"]))
-    for name, recorded in run.identity["streams"].items():
+    identity = require_fit(run)
+    store = Store.open(store_path or store_of(run))
+    for name, recorded in identity.streams.items():
         stream = store.stream(name)
-        if stream.fingerprint != recorded["fingerprint"]:
+        if stream.fingerprint != recorded.fingerprint:
             raise FingerprintMismatchError(
                 f"Stream {name!r} of {store.path} is not what run {run.path} was fitted on: "
-                f"{'; '.join(differences(recorded['recipe'], stream.recipe))} (run -> store)."
+                f"{'; '.join(changes(recorded.recipe, stream.recipe))} (run -> store)."
             )
-    if list(store.index.classes) != run.identity["classes"]:
+    ours, theirs = list(identity.classes), list(store.index.classes)
+    if ours != theirs:
         raise RefusedError(
-            f"{store.path} has other classes than run {run.path}: "
-            f"{differences(run.identity['classes'], list(store.index.classes), 'classes')[0]} (run -> store)."
+            f"{store.path} has other classes than run {run.path}: {changes(ours, theirs, 'classes')[0]} (run -> store)."
         )
     return store

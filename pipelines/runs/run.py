@@ -6,11 +6,10 @@ import csv
 import io
 import json
 import logging
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from ...cache.scratch import write_atomically
 from ...errors import MissingFileError, RefusedError, UsageError
+from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, read_identity
+from .measured import Evaluation, FitResult, FusionMeasures
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +35,31 @@ class Run:
 
     `config.json` holds `identity` (what makes two fits the same: head, settings, streams, videos, seed) and
     `environment` (store path, device, versions). A run is finished when `metrics.json` is there: it is written last.
+
+    Raises
+    ------
+    UsageError
+        If a field of `config` is missing or of another type.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
-        self.config = config
+        self.config = config  # as the file has it
+        where = f"{path / CONFIG}: "
+        self.identity: FitIdentity | FusionIdentity = read_identity(config.get("identity"), f"{where}identity")
+        kind = FusionEnvironment if isinstance(self.identity, FusionIdentity) else FitEnvironment
+        self.environment: FitEnvironment | FusionEnvironment = kind.from_dict(
+            config.get("environment"), f"{where}environment"
+        )
 
     @classmethod
-    def create(cls, path: Path, *, identity: Mapping[str, Any], environment: Mapping[str, Any]) -> Run:
+    def create(
+        cls,
+        path: Path,
+        *,
+        identity: FitIdentity | FusionIdentity,
+        environment: FitEnvironment | FusionEnvironment,
+    ) -> Run:
         """Make the folder, or take up the one that is there if it is the same fit.
 
         Raises
@@ -50,10 +69,11 @@ class Run:
         UsageError
             If something that is no run lies there.
         """
-        config = json.loads(json.dumps({"schema": SCHEMA, "identity": identity, "environment": environment}))
+        asked = {"schema": SCHEMA, "identity": identity.to_dict(), "environment": environment.to_dict()}
+        config = json.loads(json.dumps(asked))
         if (path / CONFIG).exists():
             run = cls.open(path)
-            if different := differences(run.identity, config["identity"]):
+            if different := changes(run.config["identity"], config["identity"]):
                 raise RefusedError(
                     f"Run {path} is of another fit: {'; '.join(different)} (there -> asked). Use another --out."
                 )
@@ -86,11 +106,6 @@ class Run:
         return cls(path, config)
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """What makes two fits the same."""
-        return self.config["identity"]
-
-    @property
     def finished(self) -> bool:
         """Whether the fit went to its end."""
         return (self.path / METRICS).exists()
@@ -101,20 +116,54 @@ class Run:
         with (self.path / LOG).open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-    def metrics(self) -> dict[str, Any]:
-        """`metrics.json`.
+    def require_finished(self) -> None:
+        """Refuse a run whose fit is not finished.
 
         Raises
         ------
         UsageError
-            If the fit is not finished.
+            If it is not.
         """
         if not self.finished:
             raise UsageError(f"Run {self.path} is not finished: repeat its fit-head command, it continues.")
-        return json.loads((self.path / METRICS).read_text())
 
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Replace `metrics.json`; NaN is refused, as JSON has none."""
+    def metrics(self) -> dict[str, Any]:
+        """`metrics.json` as it is; `fit_result` and `evaluation` read what is in it.
+
+        Raises
+        ------
+        UsageError
+            If the fit is not finished, or the file is damaged.
+        """
+        self.require_finished()
+        try:
+            content = json.loads((self.path / METRICS).read_text())
+        except ValueError as error:
+            raise UsageError(f"{self.path / METRICS} is damaged ({error}); fit again with another --out.") from None
+        if not isinstance(content, dict) or not {"fit", "evaluations"} <= content.keys():
+            raise UsageError(f"{self.path / METRICS} is damaged: it has no fit and evaluations; fit again elsewhere.")
+        return content
+
+    def fit_result(self) -> FitResult:
+        """Return how the fit ended; raises as `metrics`."""
+        return FitResult.from_dict(self.metrics()["fit"], f"{self.path / METRICS}: fit")
+
+    def evaluation(self, split: str, part: str) -> Evaluation | None:
+        """Return what was measured on a part of a split, None if nothing was; raises as `metrics`."""
+        known = self.metrics()["evaluations"].get(f"{split}-{part}")
+        return known and Evaluation.from_dict(known, f"{self.path / METRICS}: evaluations.{split}-{part}")
+
+    def finish(self, fit: FitResult | FusionMeasures, evaluations: Sequence[Evaluation] = ()) -> None:
+        """Write `metrics.json`: the run is finished then."""
+        self._write_metrics({"fit": fit.to_dict(), "evaluations": {_key(e): e.to_dict() for e in evaluations}})
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Put an evaluation beside those of other parts and splits; one of the same part is replaced."""
+        metrics = self.metrics()
+        metrics["evaluations"][_key(evaluation)] = evaluation.to_dict()
+        self._write_metrics(metrics)
+
+    def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
         write_atomically(self.path / METRICS, json.dumps(metrics, indent=1, allow_nan=False).encode())
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -178,14 +227,16 @@ class Run:
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
 
-def differences(there: Any, asked: Any, where: str = "") -> list[str]:
+def _key(evaluation: Evaluation) -> str:
+    return f"{evaluation.split}-{evaluation.part}"
+
+
+def changes(there: Any, asked: Any, where: str = "") -> list[str]:
     """List where two JSON values differ, as `key.key: old -> new`, long values shortened."""
     if isinstance(there, dict) and isinstance(asked, dict):
         keys = list(there) + [key for key in asked if key not in there]
         return [
-            line
-            for key in keys
-            for line in differences(there.get(key), asked.get(key), f"{where}.{key}" if where else key)
+            line for key in keys for line in changes(there.get(key), asked.get(key), f"{where}.{key}" if where else key)
         ]
     return [] if there == asked else [f"{where}: {_short(there)} -> {_short(asked)}"]
 
@@ -193,24 +244,3 @@ def differences(there: Any, asked: Any, where: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write beside the target, fsync, rename: a reader sees the old file or the new one, whole."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

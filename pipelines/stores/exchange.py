@@ -31,7 +31,7 @@ from ...cache.interchange.foreign import cube_shape as shape_of
 from ...cache.interchange.hdf5 import FORMAT as HDF5_FORMAT
 from ...cache.interchange.hdf5 import Hdf5Material, reading, write_hdf5
 from ...cache.interchange.intake import add_streams, check_fit, imported_recipe, new_store, survey
-from ...cache.interchange.material import Material, StoreMaterial, refuse_existing
+from ...cache.interchange.material import Material, StoreMaterial, StreamInfo, refuse_existing
 from ...cache.interchange.npy import NpyMaterial, write_npy
 from ...cache.layout import Layout, plan_layout
 from ...cache.scratch import abandoned, move, scratch_name, sync, sync_tree
@@ -41,7 +41,9 @@ from ...extract.datasets.catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from ...extract.datasets.listed import load as load_manifest
 from ...version import __version__
 from ..extraction.plan import make_index, shard_size
+from ..record import Record
 from ..runs.progress import Progress
+from .info import SplitCounts, split_counts
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +53,49 @@ COMPRESSIONS = ("gzip", "lzf", "none")
 ROLES = {"train": TRAIN, "test": TEST, "unused": UNUSED}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExchangedStream(Record):
+    """A stream that was written or read."""
+
+    fingerprint: str | None  # None: an import that was only tried
+    cube: tuple[int, ...]  # K, K, D
+    segments: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult(Record):
+    """An export."""
+
+    store: str
+    out: str
+    format: str
+    videos: int
+    missing: tuple[str, ...]  # ids whose shards are not done in every stream; they are left out
+    streams: Mapping[str, ExchangedStream]
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportResult(Record):
+    """An import."""
+
+    store: str
+    new: bool  # whether the store is; else it got other streams
+    videos: int
+    classes: int
+    splits: Mapping[str, SplitCounts]
+    streams: Mapping[str, ExchangedStream]
+    dtypes: tuple[str, ...]  # of the arrays that were read
+    not_listed: int  # arrays that the manifest does not name
+    notes: tuple[str, ...]
+    dry_run: bool
+    seconds: float
+
+
 def export_store(
     store_path: Path, out: Path, *, form: str, streams: Sequence[str] | None = None, compression: str = "gzip"
-) -> dict[str, Any]:
+) -> ExportResult:
     """Write what is extracted to `out`, which appears when it is whole.
 
     Parameters
@@ -61,11 +103,6 @@ def export_store(
     form : one of `EXPORTS`
     streams : None = all
     compression : of HDF5, one of `COMPRESSIONS`
-
-    Returns
-    -------
-    `{"store", "out", "format", "videos", "missing", "streams": {name: {"fingerprint", "cube", "segments"}}, "bytes",
-    "seconds"}`; `missing` are the ids whose shards are not done in every stream, which are left out.
 
     Raises
     ------
@@ -101,16 +138,16 @@ def export_store(
     finally:
         _remove(scratch)
     files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
-    return {
-        "store": str(store_path),
-        "out": str(out),
-        "format": form,
-        "videos": len(material.index),
-        "missing": material.missing,
-        "streams": _described(material),
-        "bytes": sum(path.stat().st_size for path in files),
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    return ExportResult(
+        store=str(store_path),
+        out=str(out),
+        format=form,
+        videos=len(material.index),
+        missing=tuple(material.missing),
+        streams={stream.name: _described(stream, stream.fingerprint) for stream in material.streams},
+        bytes=sum(path.stat().st_size for path in files),
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 def _remove(path: Path) -> None:
@@ -120,15 +157,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _described(material: Material) -> dict[str, Any]:
-    return {
-        stream.name: {
-            "fingerprint": stream.fingerprint,
-            "cube": list(stream.cube_shape),
-            "segments": sum(outcome.segments for outcome in stream.outcomes),
-        }
-        for stream in material.streams
-    }
+def _described(stream: StreamInfo, fingerprint: str | None) -> ExchangedStream:
+    return ExchangedStream(
+        fingerprint=fingerprint,
+        cube=stream.cube_shape,
+        segments=sum(outcome.segments for outcome in stream.outcomes),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +220,8 @@ class ImportConfig:
         return [name for name, value in given.items() if value]
 
 
-def import_store(config: ImportConfig) -> dict[str, Any]:
+def import_store(config: ImportConfig) -> ImportResult:
     """Read and check all of the material, then make a store of it, or add it to one as a stream.
-
-    Returns
-    -------
-    `{"store", "new", "videos", "classes", "splits", "streams": {name: {"fingerprint", "cube", "segments"}}, "dtypes",
-    "not_listed", "notes", "dry_run", "seconds"}`; `not_listed` counts arrays that the manifest does not name.
 
     Raises
     ------
@@ -225,26 +254,24 @@ def import_store(config: ImportConfig) -> dict[str, Any]:
             else:
                 store = _new(config, material, recipes, came, progress.advance)
     index = (store or material).index
-    return {
-        "store": str(config.store),
-        "new": new,
-        "videos": len(index),
-        "classes": len(index.classes),
-        "splits": {
-            name: {"train": int((roles == TRAIN).sum()), "test": int((roles == TEST).sum())}
-            for name, roles in index.splits.items()
-        },
-        "streams": {
-            name: _described(material)[name]
-            | {"fingerprint": None if config.dry_run or not store else store.stream(name).fingerprint}
+    return ImportResult(
+        store=str(config.store),
+        new=new,
+        videos=len(index),
+        classes=len(index.classes),
+        splits=split_counts(index),
+        streams={
+            name: _described(
+                material.stream(name), None if config.dry_run or not store else store.stream(name).fingerprint
+            )
             for name in names
         },
-        "dtypes": dtypes,
-        "not_listed": not_listed,
-        "notes": notes,
-        "dry_run": config.dry_run,
-        "seconds": round(time.monotonic() - started, 3),
-    }
+        dtypes=tuple(dtypes),
+        not_listed=not_listed,
+        notes=tuple(notes),
+        dry_run=config.dry_run,
+        seconds=round(time.monotonic() - started, 3),
+    )
 
 
 def _form(source: Path) -> str:

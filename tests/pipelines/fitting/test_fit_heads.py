@@ -52,7 +52,7 @@ def test_glka_takes_its_attention_from_a_finished_run_and_keeps_it(store: Path, 
     assert names
     assert all(torch.equal(taken[name], trained[name]) for name in names)
     shutil.rmtree(source)
-    assert evaluate(run, device="cpu")["metrics"]["top1"] >= 0
+    assert evaluate(run, device="cpu").metrics.top1 >= 0
 
 
 def test_default_preset_is_the_papers_except_where_its_print_is_known_wrong() -> None:

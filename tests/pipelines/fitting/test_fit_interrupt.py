@@ -133,7 +133,7 @@ def test_fit_in_a_thread_works_without_signals(store, tmp_path):
     thread = threading.Thread(target=lambda: results.append(fit(quick(store, tmp_path / "r"))))
     thread.start()
     thread.join()
-    assert results[0]["steps"] == 24
+    assert results[0].steps == 24
 
 
 def test_fit_signal_handlers_are_restored(store, tmp_path):

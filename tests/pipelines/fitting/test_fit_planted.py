@@ -26,7 +26,8 @@ from vidatt.errors import (
     UsageError,
 )
 from vidatt.pipelines.fitting.fit import FitConfig, fit, plan_fit
-from vidatt.pipelines.results.evaluate import attention, evaluate
+from vidatt.pipelines.results.evaluate import evaluate
+from vidatt.pipelines.runs.attention import attention
 from vidatt.pipelines.runs.run import Run
 
 CLASSES, T, K, D = 4, 5, 5, 12
@@ -140,7 +141,7 @@ def test_fit_stan_finds_the_planted_cell_and_beats_the_mean(tmp_path):
     scores = {}
     for head, settings in (("stan", {"conv6": "32", "lstm": "16", "kernel": "1"}), ("mean", {})):
         fit(quick(path, tmp_path / head, head=head, settings={"steps": "300", **settings}))
-        scores[head] = evaluate(tmp_path / head, device="cpu")["metrics"]["top1"]
+        scores[head] = evaluate(tmp_path / head, device="cpu").metrics.top1
     assert scores["stan"] > 0.9
     assert scores["mean"] < 0.8
     found = [
@@ -156,26 +157,26 @@ def test_fit_writes_a_complete_run(store, finished):
         "config.json", "history.csv", "log.txt", "metrics.json", "scores-a-validation.npz", "weights.safetensors",
     ]  # fmt: skip
     run = Run.open(finished)
-    identity, result = run.identity, run.metrics()["fit"]
-    recorded = identity["streams"]["rgb"]
-    assert (recorded["grid"], recorded["channels"]) == (K, D)
-    assert recorded["fingerprint"] == Store.open(store).stream("rgb").fingerprint
-    assert recorded["recipe"] == {"backbone": "planted", "stream": "rgb"}
-    assert (identity["head"], identity["preset"], identity["split"], identity["seed"]) == ("stan", "small", "a", 0)
-    assert identity["settings"]["config"]["conv6"] == 8
-    assert identity["classes"] == [f"class {n}" for n in range(CLASSES)]
+    identity, result = run.identity, run.fit_result()
+    recorded = identity.streams["rgb"]
+    assert (recorded.grid, recorded.channels) == (K, D)
+    assert recorded.fingerprint == Store.open(store).stream("rgb").fingerprint
+    assert recorded.recipe == {"backbone": "planted", "stream": "rgb"}
+    assert (identity.head, identity.preset, identity.split, identity.seed) == ("stan", "small", "a", 0)
+    assert identity.settings.config["conv6"] == 8
+    assert identity.classes == tuple(f"class {n}" for n in range(CLASSES))
     assert run.config["environment"]["versions"].keys() >= {"vidatt", "torch"}
-    assert result.keys() >= {"run", "head", "streams", "metrics", "seconds"}
-    assert result["metrics"]["validation"].keys() == {"top1", "top5", "class_mean", "map"}
+    assert result.to_dict().keys() >= {"run", "head", "streams", "metrics", "seconds"}
+    assert result.metrics.validation.to_dict().keys() == {"top1", "top5", "class_mean", "map"}
     rows = (finished / "history.csv").read_text().splitlines()
     assert rows[0] == "step,lr,train_loss,validation_loss,top1,map,seconds"
     assert [row.split(",")[0] for row in rows[1:]] == ["8", "16", "24"]
     assert "24 steps of 32 on cpu" in (finished / "log.txt").read_text()
     with np.load(finished / "scores-a-validation.npz") as scores:
         assert scores["scores"].dtype == np.float32
-        assert len(scores["ids"]) == len(scores["labels"]) == result["validation_videos"]
+        assert len(scores["ids"]) == len(scores["labels"]) == result.validation_videos
         top1 = accuracy_score(scores["labels"][:, 0], scores["scores"].argmax(1))
-    assert top1 == pytest.approx(result["metrics"]["validation"]["top1"])
+    assert top1 == pytest.approx(result.metrics.validation.top1)
 
 
 def test_fit_validates_on_whole_groups_of_the_training_list(store):
@@ -192,8 +193,8 @@ def test_fit_keeps_the_best_validated_weights(store, tmp_path):
     result = fit(quick(store, tmp_path / "r", settings=QUICK | {"steps": "60", "lr": "0.02", "validate_every": "3"}))
     rows = [row.split(",") for row in (tmp_path / "r" / "history.csv").read_text().splitlines()[1:]]
     best = max(rows, key=lambda row: (float(row[4]), -float(row[3])))
-    assert result["best_step"] == int(best[0])
-    assert result["metrics"]["validation"]["top1"] == pytest.approx(float(best[4]))
+    assert result.best_step == int(best[0])
+    assert result.metrics.validation.top1 == pytest.approx(float(best[4]))
 
 
 def test_fit_is_deterministic_and_the_seed_matters(store, finished, tmp_path):
@@ -206,8 +207,8 @@ def test_fit_is_deterministic_and_the_seed_matters(store, finished, tmp_path):
 def test_fit_again_returns_the_finished_result_untouched(store, finished):
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     result = fit(quick(store, finished))
-    assert result["finished_before"]
-    assert result["metrics"] == Run.open(finished).metrics()["fit"]["metrics"]
+    assert result.finished_before
+    assert result.metrics == Run.open(finished).fit_result().metrics
     assert before == {path.name: path.read_bytes() for path in finished.iterdir()}
 
 
@@ -245,26 +246,35 @@ def test_fit_blames_the_cubes_that_hold_nan(tmp_path):
 
 def test_evaluate_reports_what_scikit_learn_counts(store, finished):
     result = evaluate(finished, device="cpu")
-    assert result.keys() >= {"run", "split", "videos", "metrics", "protocol", "confusion", "per_class", "missing"}
-    assert (result["split"], result["videos"], result["missing"]) == ("a", 40, 0)
+    assert result.to_dict().keys() >= {
+        "run",
+        "split",
+        "videos",
+        "metrics",
+        "protocol",
+        "confusion",
+        "per_class",
+        "missing",
+    }
+    assert (result.split, result.videos, result.missing) == ("a", 40, 0)
     with np.load(finished / "scores-a-test.npz") as scores:
         np.testing.assert_allclose(scores["scores"].sum(1), 1, rtol=1e-5)
         index = Store.open(store).index
         assert set(scores["ids"]) == {str(id) for id in index.ids[index.splits["a"] == 2]}
-        assert result["metrics"]["top1"] == accuracy_score(scores["labels"][:, 0], scores["scores"].argmax(1))
-    assert np.sum(result["confusion"]) == 40
-    assert np.trace(result["confusion"]) == result["metrics"]["top1"] * 40
-    assert [row["name"] for row in result["per_class"]] == list(index.classes)
+        assert result.metrics.top1 == accuracy_score(scores["labels"][:, 0], scores["scores"].argmax(1))
+    assert np.sum(result.confusion) == 40
+    assert np.trace(result.confusion) == result.metrics.top1 * 40
+    assert [row.name for row in result.per_class] == list(index.classes)
     kept = Run.open(finished).metrics()["evaluations"]["a-test"]
-    assert kept["metrics"] == result["metrics"]
-    assert "40 of 40 test videos" in result["protocol"]
-    assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert evaluate(finished, part="train", device="cpu")["videos"] == 80
+    assert kept["metrics"] == result.metrics.to_dict()
+    assert "40 of 40 test videos" in result.protocol
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+    assert evaluate(finished, part="train", device="cpu").videos == 80
 
 
 def test_evaluate_does_not_depend_on_the_batch(finished):
     one = evaluate(finished, device="cpu", batch_videos=7)
-    assert one["metrics"]["map"] == pytest.approx(evaluate(finished, device="cpu")["metrics"]["map"])
+    assert one.metrics.map == pytest.approx(evaluate(finished, device="cpu").metrics.map)
 
 
 def test_evaluate_refuses_what_does_not_fit(store, finished, tmp_path):
@@ -285,16 +295,16 @@ def test_evaluate_refuses_what_does_not_fit(store, finished, tmp_path):
 
 def test_evaluate_moved_store_of_the_same_recipe(store, finished, tmp_path):
     twin = build(tmp_path / "twin.zarr").path
-    assert evaluate(finished, store_path=twin, device="cpu")["metrics"] == evaluate(finished, device="cpu")["metrics"]
+    assert evaluate(finished, store_path=twin, device="cpu").metrics == evaluate(finished, device="cpu").metrics
 
 
 def test_evaluate_states_missing_videos(tmp_path):
     path = build(tmp_path / "s.zarr", videos=60, missing=(3, 4, 9)).path  # 3 and 9 are test videos of split a
     result = fit(quick(path, tmp_path / "r"))
-    assert "1 of 40 training videos left out: no segments in every one of rgb" in result["notes"]
+    assert "1 of 40 training videos left out: no segments in every one of rgb" in result.notes
     scored = evaluate(tmp_path / "r", device="cpu")
-    assert (scored["listed"], scored["videos"], scored["missing"]) == (20, 18, 2)
-    assert "2 without usable cubes are left out of every denominator" in scored["protocol"]
+    assert (scored.listed, scored.videos, scored.missing) == (20, 18, 2)
+    assert "2 without usable cubes are left out of every denominator" in scored.protocol
 
 
 def test_fit_and_evaluate_multi_label(tmp_path):
@@ -304,12 +314,12 @@ def test_fit_and_evaluate_multi_label(tmp_path):
     assert any("no label" in note for note in plan.notes)
     for loss in ("softmax", "sigmoid"):
         result = fit(quick(store.path, tmp_path / loss, settings=QUICK | {"loss": loss}))
-        assert result["selected_by"].startswith("map")
+        assert result.selected_by.startswith("map")
         scored = evaluate(tmp_path / loss, device="cpu")
-        assert scored["videos"] == 40  # those without labels are negatives
-        assert scored["metrics"]["class_mean"] is None
-        assert scored["confusion"] is None
-        assert 0 < scored["metrics"]["map"] <= 1
+        assert scored.videos == 40  # those without labels are negatives
+        assert scored.metrics.class_mean is None
+        assert scored.confusion is None
+        assert 0 < scored.metrics.map <= 1
     with np.load(tmp_path / "sigmoid" / "scores-a-test.npz") as scores:
         assert scores["labels"].shape == (40, 2)
         assert not np.allclose(scores["scores"].sum(1), 1)
@@ -321,7 +331,7 @@ def test_fit_several_streams_views_and_lengths(tmp_path):
     ).path  # fmt: skip
     fit(quick(path, tmp_path / "r"))
     result = evaluate(tmp_path / "r", device="cpu")
-    assert "averaged over 2 views" in result["protocol"]
+    assert "averaged over 2 views" in result.protocol
     seen = list(attention(tmp_path / "r", videos=[5, 0, 2], view=1, device="cpu"))
     assert [video.position for video in seen] == [5, 0, 2]
     for video in seen:
@@ -349,8 +359,8 @@ def test_attention_of_a_head_without_maps_is_none(store, tmp_path):
 
 def test_fit_without_validation_keeps_the_last_weights(store, tmp_path):
     result = fit(quick(store, tmp_path / "r", validation_share=0.0))
-    assert (result["best_step"], result["selected_by"], result["metrics"]["validation"]) == (24, "last step", None)
-    assert any("no validation part" in note for note in result["notes"])
+    assert (result.best_step, result.selected_by, result.metrics.validation) == (24, "last step", None)
+    assert any("no validation part" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("schedule", ["steps", "plateau"])

@@ -31,7 +31,8 @@ from vidatt.errors import (
 )
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.fitting.svm import require_memory
-from vidatt.pipelines.results.evaluate import attention, evaluate
+from vidatt.pipelines.results.evaluate import evaluate
+from vidatt.pipelines.runs.attention import attention
 from vidatt.pipelines.runs.reload import load_head
 from vidatt.pipelines.runs.run import Run
 from vidatt.pipelines.runs.scoring import score_views
@@ -120,15 +121,15 @@ VLAD = {"C": "1", "clusters": "3", "pca": "4", "descriptors": "500"}
 )
 def test_svm_run_scores_above_chance_and_comes_back_from_its_folder(store, tmp_path, head, settings, length):
     result = fit(config(store, tmp_path / "r", head, settings=settings))
-    assert result.keys() >= {"run", "head", "streams", "metrics", "seconds", "C", "notes"}
+    assert result.to_dict().keys() >= {"run", "head", "streams", "metrics", "seconds", "C", "notes"}
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
         "config.json", "log.txt", "metrics.json", "scores-a-validation.npz", "weights.safetensors",
     ]  # fmt: skip
     machines = N if settings.get("form") != "one-vs-one" else N * (N - 1) // 2
     assert load_file(tmp_path / "r" / "weights.safetensors")["coefficients"].shape == (machines, length)
     scored = evaluate(tmp_path / "r", device="cpu")
-    assert scored["metrics"]["top1"] > 2 / N
-    assert "by decision values" in scored["protocol"]
+    assert scored.metrics.top1 > 2 / N
+    assert "by decision values" in scored.protocol
     with np.load(tmp_path / "r" / "scores-a-test.npz") as scores:
         head_again = load_head(Run.open(tmp_path / "r"))
         for video in attention(tmp_path / "r", device="cpu"):
@@ -155,7 +156,7 @@ def test_svm_weights_are_those_of_liblinear_on_the_training_list(store, tmp_path
 def test_svm_validation_scores_come_from_machines_that_never_saw_them(store, tmp_path):
     both = fit(config(store, tmp_path / "both"))
     part = fit(config(store, tmp_path / "part", settings={"C": "1", "refit": "false"}))
-    assert both["metrics"] == part["metrics"]
+    assert both.metrics == part.metrics
     a, b = (load_file(tmp_path / name / "weights.safetensors")["coefficients"] for name in ("both", "part"))
     assert not torch.allclose(a, b)
     head, run = load_head(Run.open(tmp_path / "part")), Run.open(tmp_path / "part")
@@ -171,13 +172,13 @@ def _scores(run: Path, part: str) -> dict[str, np.ndarray]:
 
 def test_svm_c_is_chosen_by_cross_validation_and_the_table_kept(store, tmp_path):
     result = fit(config(store, tmp_path / "r", settings={"grid": "1e-7,1"}))
-    rows = {row["C"]: row["measure"] for row in result["cross_validation"]}
+    rows = {row.C: row.measure for row in result.cross_validation}
     assert rows.keys() == {1e-7, 1.0}
-    assert result["C"] == max(rows, key=lambda C: (rows[C], -C))
-    assert "3 folds of whole groups" in result["selected_by"]
-    assert Run.open(tmp_path / "r").metrics()["fit"]["cross_validation"] == result["cross_validation"]
+    assert max(rows, key=lambda C: (rows[C], -C)) == result.C
+    assert "3 folds of whole groups" in result.selected_by
+    assert Run.open(tmp_path / "r").fit_result().cross_validation == result.cross_validation
     again = fit(config(store, tmp_path / "r", settings={"grid": "1e-7,1"}))
-    assert again["finished_before"]
+    assert again.finished_before
     fit(config(store, tmp_path / "twin", settings={"grid": "1e-7,1"}))
     assert (tmp_path / "r/weights.safetensors").read_bytes() == (tmp_path / "twin/weights.safetensors").read_bytes()
 
@@ -187,7 +188,7 @@ def test_svm_early_fusion_weighs_streams_alike_and_takes_lengths_and_views(tmp_p
     fit(config(path, tmp_path / "r", "svm-pool5-flat"))
     assert load_file(tmp_path / "r" / "weights.safetensors")["coefficients"].shape == (N, 5 * D)
     scored = evaluate(tmp_path / "r", device="cpu", batch_videos=5)
-    assert "decision values averaged over 2 views" in scored["protocol"]
+    assert "decision values averaged over 2 views" in scored.protocol
     head = load_head(Run.open(tmp_path / "r"))
     cubes = [torch.rand(1, 2, s.grid, s.grid, s.channels) for s in head.streams]
     vectors = head.encode(cubes, torch.ones(1, 2, dtype=torch.bool))
@@ -198,15 +199,15 @@ def test_svm_early_fusion_weighs_streams_alike_and_takes_lengths_and_views(tmp_p
 def test_svm_on_a_run_reads_its_representation_and_keeps_its_attention(store, trained, tmp_path):
     settings = {"C": "10"}
     result = fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings))
-    assert result["streams"] == ["rgb"]
-    assert evaluate(tmp_path / "r", device="cpu")["metrics"]["top1"] > 2 / N
+    assert result.streams == ("rgb",)
+    assert evaluate(tmp_path / "r", device="cpu").metrics.top1 > 2 / N
     weights = load_file(tmp_path / "r" / "weights.safetensors")
     assert weights["coefficients"].shape == (N, 8)
     theirs = load_file(trained / "weights.safetensors")
     assert all(torch.equal(weights[f"on.{name}"], tensor) for name, tensor in theirs.items())
     ours, base = (next(attention(run, device="cpu")) for run in (tmp_path / "r", trained))
     np.testing.assert_allclose(ours.spatial, base.spatial)
-    assert fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings))["finished_before"]
+    assert fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings)).finished_before
 
 
 def test_svm_on_a_run_refuses_what_would_spoil_its_validation(store, trained, tmp_path):
@@ -227,10 +228,10 @@ def test_svm_on_a_run_refuses_what_would_spoil_its_validation(store, trained, tm
 def test_svm_several_labels_are_ranked_by_map(tmp_path):
     path = build(tmp_path / "s.zarr", multi_label=True)
     result = fit(config(path, tmp_path / "r", settings={"grid": "0.1,10", "loss": "sigmoid"}))
-    assert "map of out-of-fold scores" in result["selected_by"]
+    assert "map of out-of-fold scores" in result.selected_by
     scored = evaluate(tmp_path / "r", device="cpu")
-    assert scored["metrics"]["map"] > 0.5
-    assert scored["metrics"]["class_mean"] is None
+    assert scored.metrics.map > 0.5
+    assert scored.metrics.class_mean is None
     with pytest.raises(RefusedError, match="form=one-vs-one needs one each"):
         fit(config(path, tmp_path / "pairs", settings={"C": "1", "form": "one-vs-one"}))
     assert not (tmp_path / "pairs").exists()
@@ -238,8 +239,8 @@ def test_svm_several_labels_are_ranked_by_map(tmp_path):
 
 def test_svm_without_validation_learns_from_the_whole_list(store, tmp_path):
     result = fit(config(store, tmp_path / "r", validation_share=0.0))
-    assert result["metrics"]["validation"] is None
-    assert (result["train_videos"], result["validation_videos"]) == (64, 0)
+    assert result.metrics.validation is None
+    assert (result.train_videos, result.validation_videos) == (64, 0)
 
 
 @pytest.mark.parametrize(
@@ -293,9 +294,9 @@ def test_classifier_svm_fits_the_machine_beside_its_head(tmp_path: Path) -> None
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert result["run"] == str(tmp_path / "r")
-    assert Run.open(tmp_path / "r").identity["settings"]["config"]["aggregator"] == "lstm"
+    assert Run.open(tmp_path / "r").identity.settings.config["aggregator"] == "lstm"
     assert result["svm"]["run"] == str(tmp_path / "r" / "svm")
-    assert evaluate(tmp_path / "r" / "svm", device="cpu")["videos"] == 32
+    assert evaluate(tmp_path / "r" / "svm", device="cpu").videos == 32
     many = CliRunner().invoke(main, [*arguments, "--head", "mean", "--seeds", "2"])
     assert many.exit_code == 2
     assert "--classifier svm is for one fit" in many.stderr

@@ -73,7 +73,7 @@ def store(parts: dict[str, dict[str, np.ndarray]], tmp_path_factory: pytest.Temp
 @pytest.mark.parametrize("settings", [{}, {"C": "10"}, {"form": "one-vs-one", "C": "10"}], ids=["cv", "10", "pairs"])
 def test_svm_fc6_reaches_the_known_accuracy_on_ucf101_features(store: Path, tmp_path: Path, settings: dict[str, str]):
     fit(FitConfig(head="svm-fc6", store=store, out=tmp_path / "r", settings=settings, device="cpu"))
-    assert evaluate(tmp_path / "r", device="cpu")["metrics"]["top1"] == pytest.approx(0.869, abs=0.02)
+    assert evaluate(tmp_path / "r", device="cpu").metrics.top1 == pytest.approx(0.869, abs=0.02)
 
 
 def test_svm_fc6_agrees_with_liblinear_on_ucf101_features(parts, store: Path, tmp_path: Path):
@@ -84,4 +84,4 @@ def test_svm_fc6_agrees_with_liblinear_on_ucf101_features(parts, store: Path, tm
     machine = LinearSVC(C=10).fit(vectors("train"), parts["train"]["label"])
     known = accuracy_score(parts["test"]["label"], machine.predict(vectors("test")))
     fit(FitConfig(head="svm-fc6", store=store, out=tmp_path / "r", settings={"C": "10"}, device="cpu"))
-    assert evaluate(tmp_path / "r", device="cpu")["metrics"]["top1"] == pytest.approx(known, abs=1.5 / 84)
+    assert evaluate(tmp_path / "r", device="cpu").metrics.top1 == pytest.approx(known, abs=1.5 / 84)

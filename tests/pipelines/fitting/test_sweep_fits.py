@@ -20,7 +20,8 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_shard, synthetic_store
 from vidatt.errors import InterruptedRunError, UnknownNameError, UsageError
 from vidatt.pipelines.fitting.fit import FitConfig, fit
-from vidatt.pipelines.fitting.sweep import SweepConfig, members, parse_sweep, summarise, sweep
+from vidatt.pipelines.fitting.sweep import Spread, SweepConfig, SweepRun, average_runs, members, parse_sweep, sweep
+from vidatt.pipelines.metrics.classification import Measures
 from vidatt.pipelines.results.evaluate import evaluate
 
 QUICK = {"steps": "6", "validate_every": "3", "batch_videos": "16"}
@@ -111,44 +112,44 @@ def test_a_sweep_equals_its_fits_one_by_one(store, tmp_path):
     assert sorted(p.name for p in (tmp_path / "r").iterdir()) == sorted(
         f"lr={lr},split={split},seed={seed}" for lr in ("0.1", "0.01") for split in "ab" for seed in (0, 1)
     )
-    for row, lr in zip(result["rows"], ("0.1", "0.01"), strict=True):
+    for row, lr in zip(result.rows, ("0.1", "0.01"), strict=True):
         alone = np.zeros((2, 2))
         for seed in (0, 1):
             for s, split in enumerate("ab"):
                 out = tmp_path / f"{lr}{split}{seed}"
                 fit(base(store, out, split=split, seed=seed, settings={**QUICK, "lr": lr}))
-                alone[seed, s] = evaluate(out, device="cpu")["metrics"]["top1"]
-        assert (row["setting"], row["runs"], row["wanted"], row["seeds"]) == ({"lr": lr}, 4, 4, [0, 1])
-        assert row["test"]["mean"] == pytest.approx(alone.mean())
-        assert row["test"]["spread"] == pytest.approx(np.std(alone.mean(1), ddof=1))
-        assert row["test"]["splits"] == pytest.approx({"a": alone[:, 0].mean(), "b": alone[:, 1].mean()})
+                alone[seed, s] = evaluate(out, device="cpu").metrics.top1
+        assert (row.setting, row.runs, row.wanted, row.seeds) == ({"lr": lr}, 4, 4, (0, 1))
+        assert row.test.mean == pytest.approx(alone.mean())
+        assert row.test.spread == pytest.approx(np.std(alone.mean(1), ddof=1))
+        assert row.test.splits == pytest.approx({"a": alone[:, 0].mean(), "b": alone[:, 1].mean()})
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")}
     again = sweep(config)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "r").rglob("*")} == before
-    assert again["rows"] == result["rows"]
-    assert all(run["finished_before"] for run in again["runs"])
+    assert again.rows == result.rows
+    assert all(run.finished_before for run in again.runs)
 
 
-def _runs(values: dict[tuple[int, str], float | None]) -> list[dict]:
+def _runs(values: dict[tuple[int, str], float | None]) -> list[SweepRun]:
     return [
-        {
-            "setting": {}, "seed": seed, "split": split, "status": "failed" if value is None else "ok",
-            "validation": None, "test": {"top1": value},
-        }
+        SweepRun(
+            run="r", setting={}, seed=seed, split=split, status="failed" if value is None else "ok",
+            test=Measures(top1=value, top5=None, class_mean=None, map=None),
+        )
         for (seed, split), value in values.items()
     ]  # fmt: skip
 
 
 def test_summary_averages_over_splits_first_and_counts_whole_seeds_only():
     runs = _runs({(0, "1"): 0.5, (0, "2"): 0.7, (1, "1"): 0.6, (1, "2"): 1.0, (2, "1"): 0.1, (2, "2"): None})
-    row = summarise(runs, "top1")[0]
-    assert (row["runs"], row["wanted"], row["seeds"]) == (5, 6, [0, 1])
-    assert row["test"]["mean"] == pytest.approx((0.6 + 0.8) / 2)
-    assert row["test"]["spread"] == pytest.approx(np.std([0.6, 0.8], ddof=1))
-    assert row["test"]["splits"] == pytest.approx({"1": 0.55, "2": 0.85})
-    assert row["validation"] == {"mean": None, "spread": None, "splits": {}}
-    assert summarise(_runs({(0, "1"): 0.5}), "top1")[0]["test"] == {"mean": 0.5, "spread": None, "splits": {"1": 0.5}}
-    assert summarise(_runs({(0, "1"): None}), "top1")[0]["test"]["mean"] is None
+    row = average_runs(runs, "top1")[0]
+    assert (row.runs, row.wanted, row.seeds) == (5, 6, (0, 1))
+    assert row.test.mean == pytest.approx((0.6 + 0.8) / 2)
+    assert row.test.spread == pytest.approx(np.std([0.6, 0.8], ddof=1))
+    assert row.test.splits == pytest.approx({"1": 0.55, "2": 0.85})
+    assert row.validation == Spread(mean=None, spread=None, splits={})
+    assert average_runs(_runs({(0, "1"): 0.5}), "top1")[0].test == Spread(mean=0.5, spread=None, splits={"1": 0.5})
+    assert average_runs(_runs({(0, "1"): None}), "top1")[0].test.mean is None
 
 
 def vidatt(*arguments: object) -> list[str]:
@@ -192,7 +193,7 @@ def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, t
             vary={"lr": ("0.01",)}, seeds=2,
         )
     )  # fmt: skip
-    assert plain["rows"][0]["test"] == result["rows"][0]["test"]
+    assert plain.rows[0].test.to_dict() == result["rows"][0]["test"]
 
 
 def _resumed(folder: Path) -> None:
@@ -220,7 +221,7 @@ def test_a_stopped_sweep_leaves_checkpoints_and_continues(store, tmp_path):
     assert all((path / "checkpoint.pt").exists() for path in begun)
     settings = {**QUICK, "steps": "1200", "validate_every": "100"}
     fits = SweepConfig(fit=base(store, out, settings=settings), vary={"lr": ("0.01", "0.02", "0.03")})
-    assert [row["runs"] for row in sweep(fits)["rows"]] == [1] * 3
+    assert [row.runs for row in sweep(fits).rows] == [1] * 3
     for path in begun:
         _resumed(path)
 
@@ -242,7 +243,7 @@ def test_a_stopped_sweep_of_one_process_continues(store, tmp_path):
     thread.join()
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["lr=0.01"]
-    assert [run["status"] for run in sweep(fits)["runs"]] == ["ok", "ok"]
+    assert [run.status for run in sweep(fits).runs] == ["ok", "ok"]
     _resumed(tmp_path / "r" / "lr=0.01")
 
 

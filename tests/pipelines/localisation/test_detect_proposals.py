@@ -18,7 +18,7 @@ from vidatt.cache.store import Store
 from vidatt.errors import UnknownNameError, UsageError
 from vidatt.pipelines.localisation.detect import THUMOS14_IDS, submission_classes
 from vidatt.pipelines.localisation.proposals import (
-    RULES,
+    PROPOSAL_RULES,
     Proposals,
     StanRule,
     UntrimmedNetRule,
@@ -177,8 +177,8 @@ def test_bounds_are_refused_where_times_are_unknown(
 )
 def test_settings_of_a_rule_are_checked(rule: str, texts: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        read_rule(RULES, rule, texts)
-    assert read_rule(RULES, "stan", {"k_threshold": "-1.5"}) == StanRule(k_threshold=-1.5)
+        read_rule(PROPOSAL_RULES, rule, texts)
+    assert read_rule(PROPOSAL_RULES, "stan", {"k_threshold": "-1.5"}) == StanRule(k_threshold=-1.5)
 
 
 def test_official_class_ids_are_those_of_the_class_list(shared_data: Path) -> None:

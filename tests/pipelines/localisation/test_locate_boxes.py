@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from vidatt.errors import UnknownNameError, UsageError
 from vidatt.pipelines.localisation.boxes import (
-    RULES,
+    BOX_RULES,
     ContourRule,
     MinMaxRule,
     ThresholdRule,
@@ -99,9 +99,9 @@ def test_boxes_of_a_crop_are_told_in_the_frame() -> None:
 
 def test_rules_and_settings_are_checked() -> None:
     with pytest.raises(UnknownNameError, match=r"Unknown rule 'contours'. Did you mean 'contour'"):
-        read_rule(RULES, "contours", {})
+        read_rule(BOX_RULES, "contours", {})
     with pytest.raises(UnknownNameError, match="Did you mean 'threshold'"):
-        read_rule(RULES, "contour", {"treshold": "1"})
+        read_rule(BOX_RULES, "contour", {"treshold": "1"})
     with pytest.raises(UsageError, match=r"threshold=1\.0: must be at least 0 and less than 1"):
-        read_rule(RULES, "threshold", {"threshold": "1"})
-    assert read_rule(RULES, "threshold", {"normalise": "max"}) == ThresholdRule(normalise="max")
+        read_rule(BOX_RULES, "threshold", {"threshold": "1"})
+    assert read_rule(BOX_RULES, "threshold", {"normalise": "max"}) == ThresholdRule(normalise="max")

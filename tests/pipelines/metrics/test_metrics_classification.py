@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, balanced_ac
 
 from vidatt.pipelines.metrics import classification
 from vidatt.pipelines.metrics.classification import (
+    Denominators,
     average_precisions,
     class_mean,
     class_table,
@@ -96,12 +97,12 @@ def test_class_table_holds_accuracy_and_average_precision():
 
 def test_summary_has_the_four_keys_and_says_none_where_undefined():
     single = summary(SCORES, hot(LABELS), multi_label=False)
-    assert list(single) == ["top1", "top5", "class_mean", "map"]
-    assert (single["top1"], single["top5"]) == (0.5, 1.0)
-    assert summary(SCORES, hot(LABELS), multi_label=True)["class_mean"] is None
+    assert list(single.to_dict()) == ["top1", "top5", "class_mean", "map"]
+    assert (single.top1, single.top5) == (0.5, 1.0)
+    assert summary(SCORES, hot(LABELS), multi_label=True).class_mean is None
     nothing = np.zeros((4, 3), bool)
-    assert set(summary(SCORES, nothing, multi_label=True).values()) == {None}
-    assert set(summary(SCORES, nothing, multi_label=False).values()) == {None}
+    assert set(summary(SCORES, nothing, multi_label=True).to_dict().values()) == {None}
+    assert set(summary(SCORES, nothing, multi_label=False).to_dict().values()) == {None}
 
 
 @pytest.mark.parametrize("levels", [0, 2, 5, 40])
@@ -138,6 +139,6 @@ def test_label_ranks_are_places_in_a_stable_sort_whatever_the_block(pairs, monke
 def test_measured_says_its_denominators():
     truth = multi_hot(np.array([[0, 1], [0, -1], [-1, -1], [-1, -1]]), 3)
     result = measured(SCORES, truth, ("a", "b", "c"), multi_label=True)
-    assert result["denominators"] == {"top": 2, "map": 4, "classes": 2}
-    assert result["metrics"] == summary(SCORES, truth, multi_label=True)
-    assert result["confusion"] is None
+    assert result.denominators == Denominators(top=2, map=4, classes=2)
+    assert result.metrics == summary(SCORES, truth, multi_label=True)
+    assert result.confusion is None

@@ -10,22 +10,22 @@ from sklearn.metrics import average_precision_score
 
 from vidatt.errors import UnknownNameError
 from vidatt.pipelines.metrics.detection import (
-    RULES,
+    MEASURES,
     THRESHOLDS,
-    Segments,
+    Intervals,
     detection_ap,
     detection_summary,
     segment_overlap,
     window_recall,
 )
 
-BOTH = sorted(RULES)
+BOTH = sorted(MEASURES)
 TENTHS = [k / 10 for k in range(1, 10)]
 
 
-def segments(rows: list[tuple], *, scored: bool = False) -> Segments:
-    """Segments of rows (video, start, stop, label[, score])."""
-    return Segments(
+def segments(rows: list[tuple], *, scored: bool = False) -> Intervals:
+    """Intervals of rows (video, start, stop, label[, score])."""
+    return Intervals(
         videos=np.array([row[0] for row in rows], dtype=str),
         seconds=np.array([row[1:3] for row in rows], np.float64).reshape(-1, 2),
         labels=np.array([row[3] for row in rows], np.int64),
@@ -97,8 +97,8 @@ def test_classes_without_detections_or_truth(rule):
     assert table[:2].tolist() == [1.0, 0.0]
     assert np.isnan(table[2])
     result = detection_summary(truth, found, classes=[(0, "x"), (1, "y"), (2, "z")], thresholds=[0.5], rule=rule)
-    assert (result["map"], result["average_map"], result["classes"]) == ([0.5], 0.5, 2)
-    assert [row["ap"] for row in result["per_class"]] == [[1.0], [0.0], [None]]
+    assert (result.map, result.average_map, result.classes) == ((0.5,), 0.5, 2)
+    assert [row.ap for row in result.per_class] == [(1.0,), (0.0,), (None,)]
 
 
 @pytest.mark.parametrize("rule", BOTH)
@@ -106,12 +106,14 @@ def test_summary_names_its_rule_and_what_was_counted(rule):
     truth = segments([("a", 0, 10, 0), ("b", 0, 10, -1)])
     found = segments([("a", 0, 9.9, 0, 0.5), ("c", 0, 10, 0, 0.9)], scored=True)
     result = detection_summary(truth, found, classes=[(0, "x")], rule=rule)
-    assert result["rule"] == rule
-    assert result["rule_text"].lower().startswith(rule)
-    counted = {key: result[key] for key in ("videos", "instances", "ambiguous", "detections", "detections_elsewhere")}
+    assert result.rule == rule
+    assert result.rule_text.lower().startswith(rule)
+    counted = {
+        key: getattr(result, key) for key in ("videos", "instances", "ambiguous", "detections", "detections_elsewhere")
+    }
     assert counted == {"videos": 2, "instances": 1, "ambiguous": 1, "detections": 2, "detections_elsewhere": 1}
-    assert result["thresholds"] == list(THRESHOLDS[rule])
-    assert result["map"] == [0.5] * len(THRESHOLDS[rule])
+    assert result.thresholds == tuple(THRESHOLDS[rule])
+    assert result.map == (0.5,) * len(THRESHOLDS[rule])
 
 
 @pytest.mark.parametrize("rule", BOTH)
@@ -130,7 +132,7 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         segments([("a", 0, np.nan, 0)])
     with pytest.raises(ValueError, match="arrays of shapes"):
-        Segments(videos=np.array(["a"]), seconds=np.zeros((2, 2)), labels=np.zeros(1, int))
+        Intervals(videos=np.array(["a"]), seconds=np.zeros((2, 2)), labels=np.zeros(1, int))
 
 
 def test_overlap_counted_by_hand():

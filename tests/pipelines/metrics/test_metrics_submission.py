@@ -17,10 +17,9 @@ from vidatt.pipelines.localisation.submission import (
     read_activitynet_truth,
     read_thumos14,
     read_thumos14_truth,
-    write_activitynet,
     write_thumos14,
 )
-from vidatt.pipelines.metrics.detection import Segments, detection_ap
+from vidatt.pipelines.metrics.detection import Intervals, detection_ap
 
 PUBLISHED = [0.71428571, 0.71428571, 0.71428571, 0.6875, 0.6875, 0.59722222, 0.52083333, 0.52083333, 0.52083333, 0.5]
 """mAP at 0.5, 0.55, ..., 0.95 of the shared ActivityNet result, as its repository's own test has it."""
@@ -100,7 +99,7 @@ def test_the_official_truth_as_a_submission_is_perfect(official, rule):
     truth = read_thumos14_truth(official)
     true = truth.segments[truth.segments.labels >= 0]
     scores = np.random.default_rng(0).permutation(len(true)) / len(true)
-    found = Segments(videos=true.videos, seconds=true.seconds, labels=true.labels, scores=scores)
+    found = Intervals(videos=true.videos, seconds=true.seconds, labels=true.labels, scores=scores)
     table = detection_ap(truth.segments, found, labels=range(20), thresholds=[0.1, 0.5, 0.9], rule=rule)
     assert table == pytest.approx(1.0)
 
@@ -109,23 +108,23 @@ def test_the_official_truth_as_a_submission_is_perfect(official, rule):
 def test_videos_left_out_of_the_official_truth_are_stated(official, tmp_path, exclude, videos):
     (tmp_path / "r.txt").write_text("video_test_0000270 0 1 31 0.5\n")
     result = evaluate_detections(tmp_path / "r.txt", truth=official, rule="thumos14", exclude=exclude)
-    assert result["videos"] == videos
-    assert result["excluded"] == sorted(f"video_test_{int(number):07d}" for number in exclude)
-    assert result["detections"] == (0 if exclude else 1)
+    assert result.videos == videos
+    assert list(result.excluded) == sorted(f"video_test_{int(number):07d}" for number in exclude)
+    assert result.detections == (0 if exclude else 1)
 
 
 def test_published_activitynet_result_is_reproduced(shared_data):
     files = shared_data / "annotations" / "detection_eval"
     result = evaluate_detections(files / "result.json", truth=files / "gt.json", rule="activitynet")
-    assert result["map"] == pytest.approx(PUBLISHED, abs=5e-9)
-    assert result["average_map"] == pytest.approx(0.6177579365079365, abs=1e-15)
-    assert (result["rule"], result["videos"], result["classes"]) == ("activitynet", 2, 2)
-    assert [row["name"] for row in result["per_class"]] == ["Cleaning shoes", "Wakeboarding"]
+    assert result.map == pytest.approx(PUBLISHED, abs=5e-9)
+    assert result.average_map == pytest.approx(0.6177579365079365, abs=1e-15)
+    assert (result.rule, result.videos, result.classes) == ("activitynet", 2, 2)
+    assert [row.name for row in result.per_class] == ["Cleaning shoes", "Wakeboarding"]
 
 
 def test_submission_files_come_back_as_they_were_written(tmp_path):
     generator = np.random.default_rng(0)
-    found = Segments(
+    found = Intervals(
         videos=np.array([f"video_test_{n:07d}" for n in generator.integers(0, 9, 50)]),
         seconds=np.sort(generator.random((50, 2)) * 100, axis=1),
         labels=generator.integers(0, 3, 50),
@@ -134,12 +133,16 @@ def test_submission_files_come_back_as_they_were_written(tmp_path):
     names = ["a", "b", "c"]
     write_thumos14(tmp_path / "r.txt", found, [7, 9, 12])
     assert len((tmp_path / "r.txt").read_text().splitlines()[0].split()) == 5
-    write_activitynet(tmp_path / "r.json", found, names)
+    listed: dict[str, list[dict]] = {}
+    for video, span, label, score in zip(found.videos, found.seconds, found.labels, found.scores, strict=True):
+        entry = {"label": names[label], "score": float(score), "segment": span.tolist()}
+        listed.setdefault(str(video), []).append(entry)
+    write(tmp_path / "r.json", {"version": "VERSION 1.3", "results": listed})
     for again in (read_thumos14(tmp_path / "r.txt", [7, 9, 12]), read_activitynet(tmp_path / "r.json", names)):
         order, other = (np.argsort(part.scores) for part in (found, again))
         for field in ("videos", "seconds", "labels", "scores"):
             assert (getattr(found, field)[order] == getattr(again, field)[other]).all()
-    spaced = Segments(videos=np.array(["a b"]), seconds=np.zeros((1, 2)), labels=np.zeros(1, int), scores=np.zeros(1))
+    spaced = Intervals(videos=np.array(["a b"]), seconds=np.zeros((1, 2)), labels=np.zeros(1, int), scores=np.zeros(1))
     with pytest.raises(UsageError, match="'a b' cannot stand in a file whose fields are parted by spaces"):
         write_thumos14(tmp_path / "s.txt", spaced, [7])
 

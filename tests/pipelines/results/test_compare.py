@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from vidatt.errors import MissingFileError, RefusedError, UsageError
 from vidatt.pipelines.results.compare import compare
+from vidatt.pipelines.runs.identity import FitEnvironment, FitIdentity
 from vidatt.pipelines.runs.run import Run
 
 CLASSES = ["a", "b", "c"]
@@ -21,10 +22,14 @@ CLASSES = ["a", "b", "c"]
 def evaluated(path: Path, predicted: str, truth: str, *, ids: list[str] | None = None, **changes) -> Path:
     """A run with scores on the test part of split 1 whose best classes and labels are the given letters."""
     identity = {
-        "head": "mean", "preset": "small", "stream_names": ["rgb"], "streams": {"rgb": {"fingerprint": "f" * 64}},
-        "split": "1", "seed": 0, "classes": CLASSES, "multi_label": False, **changes,
+        "head": "mean", "preset": "small", "stream_names": ["rgb"], "settings": {"config": {}, "fit": {}},
+        "streams": {"rgb": {"grid": 1, "channels": 2, "fingerprint": "f" * 64, "recipe": {}}},
+        "split": "1", "seed": 0, "classes": CLASSES, "multi_label": False,
+        "views": 1, "allow_truncated": True, "validation_share": 0.2,
+        "train": {"videos": 1, "digest": "t"}, "validation": {"videos": 1, "digest": "v"}, **changes,
     }  # fmt: skip
-    run = Run.create(path, identity=identity, environment={})
+    environment = FitEnvironment(store="s.zarr", device="cpu", versions={}, notes=())
+    run = Run.create(path, identity=FitIdentity.from_dict(identity, "identity"), environment=environment)
     best = np.array([identity["classes"].index(letter) for letter in predicted])
     labels = np.array([[identity["classes"].index(letter) if letter != "-" else -1] for letter in truth])
     scores = np.full((len(best), len(identity["classes"])), 0.1)
@@ -41,12 +46,12 @@ def test_pairs_are_matched_by_id_and_tested_exactly(tmp_path):
     )
     result = compare([one, other])
     # right: v0..v6 in one; v1..v3 in the other
-    pair = result["pairs"][0]
-    assert (pair["shared"], pair["top1_a"], pair["top1_b"]) == (10, 0.7, 0.3)
-    assert (pair["a_right_b_wrong"], pair["b_right_a_wrong"]) == (4, 0)
-    assert pair["p_value"] == pytest.approx(2 * binom.pmf(0, 4, 0.5))
-    assert [run["metrics"]["top1"] for run in result["runs"]] == pytest.approx([0.7, 0.3])
-    assert (result["split"], result["fingerprints_equal"], result["runs"][1]["seed"]) == ("1", True, 3)
+    pair = result.pairs[0]
+    assert (pair.shared, pair.top1_a, pair.top1_b) == (10, 0.7, 0.3)
+    assert (pair.a_right_b_wrong, pair.b_right_a_wrong) == (4, 0)
+    assert pair.p_value == pytest.approx(2 * binom.pmf(0, 4, 0.5))
+    assert [run.metrics.top1 for run in result.runs] == pytest.approx([0.7, 0.3])
+    assert (result.split, result.fingerprints_equal, result.runs[1].seed) == ("1", True, 3)
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (1, 0), (5, 5), (12, 3), (30, 10)])
@@ -56,18 +61,18 @@ def test_p_value_is_that_of_a_fair_coin(tmp_path, gained, lost):
     other = evaluated(tmp_path / "b", "a" * both + "b" * gained + "a" * lost, "a" * (both + gained + lost))
     n, k = gained + lost, min(gained, lost)
     expected = min(1.0, 2 * binom.cdf(k, n, 0.5)) if gained != lost else 1.0
-    pair, swapped = (compare(runs)["pairs"][0] for runs in ([one, other], [other, one]))
-    assert (pair["a_right_b_wrong"], pair["b_right_a_wrong"]) == (gained, lost)
-    assert pair["p_value"] == pytest.approx(expected)
-    assert swapped["p_value"] == pytest.approx(expected)
+    pair, swapped = (compare(runs).pairs[0] for runs in ([one, other], [other, one]))
+    assert (pair.a_right_b_wrong, pair.b_right_a_wrong) == (gained, lost)
+    assert pair.p_value == pytest.approx(expected)
+    assert swapped.p_value == pytest.approx(expected)
 
 
 def test_only_shared_videos_are_tested_and_the_others_counted(tmp_path):
     one = evaluated(tmp_path / "one", "aab", "aaa", ids=["x", "y", "z"])
     other = evaluated(tmp_path / "two", "bab", "aaa", ids=["y", "z", "w"])
-    pair = compare([one, other])["pairs"][0]
-    assert (pair["shared"], pair["only_a"], pair["only_b"]) == (2, 1, 1)
-    assert (pair["a_right_b_wrong"], pair["b_right_a_wrong"], pair["top1_a"]) == (1, 1, 0.5)
+    pair = compare([one, other]).pairs[0]
+    assert (pair.shared, pair.only_a, pair.only_b) == (2, 1, 1)
+    assert (pair.a_right_b_wrong, pair.b_right_a_wrong, pair.top1_a) == (1, 1, 0.5)
     third = evaluated(tmp_path / "three", "a", "a", ids=["q"])
     with pytest.raises(UsageError, match=r"one and .*three share no video"):
         compare([one, third])
@@ -76,8 +81,8 @@ def test_only_shared_videos_are_tested_and_the_others_counted(tmp_path):
 def test_three_runs_give_three_pairs_and_unlabelled_videos_are_not_tested(tmp_path):
     runs = [evaluated(tmp_path / name, best, "aa-") for name, best in (("x", "aba"), ("y", "aab"), ("z", "bbb"))]
     result = compare(runs)
-    assert [(p["a"], p["b"]) for p in result["pairs"]] == [(0, 1), (0, 2), (1, 2)]
-    assert [(p["a_right_b_wrong"], p["b_right_a_wrong"]) for p in result["pairs"]] == [(0, 1), (1, 0), (2, 0)]
+    assert [(p.a, p.b) for p in result.pairs] == [(0, 1), (0, 2), (1, 2)]
+    assert [(p.a_right_b_wrong, p.b_right_a_wrong) for p in result.pairs] == [(0, 1), (1, 0), (2, 0)]
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path):
@@ -99,10 +104,12 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
 
 def test_fingerprints_that_differ_are_told(tmp_path):
     one = evaluated(tmp_path / "one", "ab", "aa")
-    other = evaluated(tmp_path / "two", "ab", "aa", streams={"rgb": {"fingerprint": "0" * 64}})
-    flow = evaluated(tmp_path / "flow", "ab", "aa", stream_names=["flow"], streams={"flow": {"fingerprint": "1" * 64}})
-    assert compare([one, flow])["fingerprints_equal"] is True
-    assert compare([one, flow, other])["fingerprints_equal"] is False
+    shape = {"grid": 1, "channels": 2, "recipe": {}}
+    other = evaluated(tmp_path / "two", "ab", "aa", streams={"rgb": shape | {"fingerprint": "0" * 64}})
+    streams = {"flow": shape | {"fingerprint": "1" * 64}}
+    flow = evaluated(tmp_path / "flow", "ab", "aa", stream_names=["flow"], streams=streams)
+    assert compare([one, flow]).fingerprints_equal is True
+    assert compare([one, flow, other]).fingerprints_equal is False
 
 
 def test_command_prints_a_table_and_json(tmp_path):

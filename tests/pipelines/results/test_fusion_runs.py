@@ -19,6 +19,7 @@ from vidatt.heads.fusion.score_rules import to_probabilities
 from vidatt.pipelines.results.compare import compare
 from vidatt.pipelines.results.evaluate import evaluate
 from vidatt.pipelines.results.fusion import FuseConfig, fuse
+from vidatt.pipelines.runs.identity import FitEnvironment, FitIdentity
 from vidatt.pipelines.runs.run import Run
 
 CLASSES = ("run", "jump, high", "sit")
@@ -52,11 +53,14 @@ def make(
     """
     random = np.random.default_rng(seed)
     identity = {
-        "head": head, "preset": "paper", "settings": {}, "stream_names": ["rgb"],
+        "head": head, "preset": "paper", "settings": {"config": {}, "fit": {}}, "stream_names": ["rgb"],
         "streams": {"rgb": {"fingerprint": "f", "recipe": {}, "grid": 1, "channels": 2}},
         "split": "1", "seed": 0, "classes": list(classes), "multi_label": multi_label,
+        "views": 1, "allow_truncated": True, "validation_share": 0.2,
+        "train": {"videos": 1, "digest": "t"}, "validation": {"videos": 1, "digest": "v"},
     }  # fmt: skip
-    run = Run.create(path, identity=identity, environment={"store": "s.zarr"})
+    environment = FitEnvironment(store="s.zarr", device="cpu", versions={}, notes=())
+    run = Run.create(path, identity=FitIdentity.from_dict(identity, "identity"), environment=environment)
     listed = {"test": test_ids, "validation": validation_ids}
     for part, n in (("test", TEST), ("validation", VALIDATION)):
         if part not in parts:
@@ -69,8 +73,13 @@ def make(
         scores = logits / 5 if head.startswith("svm") else softmax(logits, 1)
         order = random.permutation(len(names))  # every run has its own
         run.write_scores(f"1-{part}", ids=names[order], scores=scores[order], labels=truth[order])
-    evaluations = {"1-test": {"listed": TEST, "metrics": {}}} if "test" in parts else {}
-    run.write_metrics({"fit": {}, "evaluations": evaluations})
+    evaluation = {
+        "run": str(path), "split": "1", "part": "test", "videos": TEST, "listed": TEST, "missing": 0,
+        "protocol": "made up", "metrics": dict.fromkeys(("top1", "top5", "class_mean", "map")), "confusion": None,
+        "per_class": [], "denominators": {"top": TEST, "map": TEST, "classes": 3},
+    }  # fmt: skip
+    evaluations = {"1-test": evaluation} if "test" in parts else {}
+    (path / "metrics.json").write_text(json.dumps({"fit": {}, "evaluations": evaluations}))
     return path
 
 
@@ -95,15 +104,15 @@ def test_mean_matches_videos_by_id_and_leaves_a_run(runs, tmp_path):
     a, b, both = (scores_of(path)["scores"] for path in (*runs, tmp_path / "f"))
     np.testing.assert_allclose(both, (a + b) / 2, atol=1e-6)
     made = scores_of(tmp_path / "f")
-    assert result["metrics"]["top1"] == accuracy_score(made["labels"][:, 0], made["scores"].argmax(1))
-    assert result["metrics"]["top1"] >= min(evaluate_by_hand(run) for run in runs)
-    assert (result["videos"], result["split"], result["method"]) == (TEST, "1", "mean")
+    assert result.metrics.top1 == accuracy_score(made["labels"][:, 0], made["scores"].argmax(1))
+    assert result.metrics.top1 >= min(evaluate_by_hand(run) for run in runs)
+    assert (result.videos, result.split, result.method) == (TEST, "1", "mean")
     run = Run.open(tmp_path / "f")
-    assert run.metrics()["evaluations"]["1-test"]["metrics"] == result["metrics"]
+    assert run.metrics()["evaluations"]["1-test"]["metrics"] == result.metrics.to_dict()
     assert run.config["environment"]["parts"] == [str(path) for path in runs]
-    assert [part["head"] for part in run.identity["parts"]] == ["mean", "mean"]
+    assert [part.head for part in run.identity.parts] == ["mean", "mean"]
     assert run.metrics()["fit"]["metrics"]["validation"]["top1"] > 0.5
-    assert json.loads(json.dumps(result, allow_nan=False))["per_class"][1]["name"] == "jump, high"
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["per_class"][1]["name"] == "jump, high"
 
 
 def evaluate_by_hand(run: Path) -> float:
@@ -113,16 +122,16 @@ def evaluate_by_hand(run: Path) -> float:
 
 def test_fused_run_can_be_compared_and_fused_again_but_not_evaluated(runs, tmp_path):
     fused(tmp_path / "f", *runs)
-    assert compare([tmp_path / "f", runs[0]])["runs"][0]["head"] == "fusion-mean"
+    assert compare([tmp_path / "f", runs[0]]).runs[0].head == "fusion-mean"
     again = fused(tmp_path / "g", tmp_path / "f", runs[0], method="weighted")
-    assert again["videos"] == TEST
+    assert again.videos == TEST
     with pytest.raises(UsageError, match="is a fusion of other runs' scores and holds no head"):
         evaluate(tmp_path / "f")
 
 
 def test_fuse_again_gives_the_same_and_other_parts_are_refused(runs, tmp_path):
     first = fused(tmp_path / "f", *runs)
-    assert fused(tmp_path / "f", *runs)["metrics"] == first["metrics"]
+    assert fused(tmp_path / "f", *runs).metrics == first.metrics
     other = make(tmp_path / "c", seed=3)
     with pytest.raises(RefusedError, match=r"is of another fit: parts"):
         fused(tmp_path / "f", runs[0], other)
@@ -131,7 +140,7 @@ def test_fuse_again_gives_the_same_and_other_parts_are_refused(runs, tmp_path):
 def test_weighted_learns_on_validation_and_never_looks_at_test(runs, tmp_path):
     noise = make(tmp_path / "noise", seed=9, skill=0.0)
     result = fused(tmp_path / "f", runs[0], noise, method="weighted")
-    weights = result["learned"]["weights"]
+    weights = result.learned["weights"]
     assert sum(weights) == pytest.approx(1)
     assert weights[0] > 0.5
     a, b = scores_of(runs[0])["scores"], scores_of(noise)["scores"]
@@ -141,7 +150,7 @@ def test_weighted_learns_on_validation_and_never_looks_at_test(runs, tmp_path):
         perfect = np.eye(3)[content["labels"][:, 0]]
         Run.open(noise).write_scores("1-test", ids=content["ids"], scores=perfect, labels=content["labels"])
     again = fused(tmp_path / "g", runs[0], noise, method="weighted")
-    assert again["learned"]["weights"] == weights
+    assert again.learned["weights"] == weights
 
 
 def test_awl_equals_its_solver_on_the_validation_scores(tmp_path):
@@ -150,29 +159,29 @@ def test_awl_equals_its_solver_on_the_validation_scores(tmp_path):
     result = fused(tmp_path / "f", *parts, method="awl", settings=settings)
     held = [scores_of(part, "validation") for part in parts]
     learned = awl.learn_weights(np.stack([h["scores"] for h in held]), held[0]["labels"][:, 0])
-    np.testing.assert_allclose(result["learned"]["weights"], learned.weights, atol=1e-9)
+    np.testing.assert_allclose(result.learned["weights"], learned.weights, atol=1e-9)
     expected = awl.predict(learned, np.stack([scores_of(part)["scores"] for part in parts]))
     np.testing.assert_allclose(scores_of(tmp_path / "f")["scores"], expected, atol=1e-6)
     assert np.argmax(learned.weights[0]) == 1  # the first run cannot tell class 0
     assert np.argmax(learned.weights[1]) == 0
-    chosen = fused(tmp_path / "g", *parts, method="awl")["learned"]
+    chosen = fused(tmp_path / "g", *parts, method="awl").learned
     assert chosen["strength"] in (1.0, 0.3, 0.1, 0.03, 0.01)
-    assert fused(tmp_path / "h", *parts, method="awl", settings={"solver": "lp"})["learned"]["one_hot_share"] == 1.0
+    assert fused(tmp_path / "h", *parts, method="awl", settings={"solver": "lp"}).learned["one_hot_share"] == 1.0
 
 
 def test_mkl_weighs_the_run_that_knows_more(tmp_path):
     good, noise = make(tmp_path / "good", seed=1, skill=4), make(tmp_path / "noise", seed=2, skill=0)
     result = fused(tmp_path / "f", good, noise, method="mkl")
-    assert result["learned"]["weights"][0] > result["learned"]["weights"][1]
-    assert result["learned"]["converged"]
-    assert result["metrics"]["top1"] > 0.8
-    assert Run.open(tmp_path / "f").identity["scores"] == "decision values"
+    assert result.learned["weights"][0] > result.learned["weights"][1]
+    assert result.learned["converged"]
+    assert result.metrics.top1 > 0.8
+    assert Run.open(tmp_path / "f").identity.scores == "decision values"
 
 
 def test_decision_values_become_probabilities_by_the_validation_scores(runs, tmp_path):
     svm = make(tmp_path / "svm", seed=5, head="svm-fc6")
     result = fused(tmp_path / "f", runs[0], svm)
-    nothing, temperature = result["learned"]["temperatures"]
+    nothing, temperature = result.learned["temperatures"]
     assert nothing is None
     assert 0.01 < temperature < 1
     theirs = to_probabilities(scores_of(svm)["scores"], temperature, multi_label=False)
@@ -186,7 +195,7 @@ def test_decision_values_become_probabilities_by_the_validation_scores(runs, tmp
 
 def test_learning_needs_the_same_validation_videos(runs, tmp_path):
     other = make(tmp_path / "o", seed=4, validation_ids=np.append(ids("validation", 29), "validation/v77.avi"))
-    assert fused(tmp_path / "mean", runs[0], other)["videos"] == TEST  # which learns nothing
+    assert fused(tmp_path / "mean", runs[0], other).videos == TEST  # which learns nothing
     with pytest.raises(RefusedError, match=r"different videos \(2 are in one only, such as 'validation/v29\.avi'\)"):
         fused(tmp_path / "f", runs[0], other, method="weighted")
     assert not (tmp_path / "f").exists()
@@ -210,7 +219,7 @@ def test_runs_that_are_not_alike_are_refused(runs, tmp_path):
     more = make(tmp_path / "more", seed=5, multi_label=True)
     with pytest.raises(RefusedError, match="awl is defined for one label per video"):
         fused(tmp_path / "f", many, more, method="awl")
-    assert fused(tmp_path / "m", many, more, method="weighted")["metrics"]["class_mean"] is None
+    assert fused(tmp_path / "m", many, more, method="weighted").metrics.class_mean is None
     assert not (tmp_path / "f").exists()
 
 
@@ -263,7 +272,7 @@ def test_file_that_takes_part_in_learning_needs_the_validation_videos_too(runs, 
         fused(tmp_path / "f", runs[0], tmp_path / "i3d.npz", method="weighted")
     more, their = foreign("validation", VALIDATION)
     np.savez(tmp_path / "i3d.npz", ids=np.append(names, more), scores=np.append(scores, their, axis=0))
-    assert fused(tmp_path / "f", runs[0], tmp_path / "i3d.npz", method="weighted")["videos"] == TEST
+    assert fused(tmp_path / "f", runs[0], tmp_path / "i3d.npz", method="weighted").videos == TEST
 
 
 def test_file_of_logits_must_be_called_that(runs, tmp_path):

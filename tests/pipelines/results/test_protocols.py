@@ -19,9 +19,11 @@ from vidatt.errors import MissingFileError, RefusedError, UsageError
 from vidatt.extract.datasets.dataset import PROTOCOLS
 from vidatt.extract.datasets.registry import DATASETS, describe
 from vidatt.pipelines.fitting.fit import FitConfig, fit
+from vidatt.pipelines.metrics.classification import ClassResult, Denominators, Measures
 from vidatt.pipelines.results.evaluate import evaluate, evaluate_officially
 from vidatt.pipelines.results.fusion import FuseConfig, fuse
 from vidatt.pipelines.results.protocols import OFFICIAL, official
+from vidatt.pipelines.runs.measured import Evaluation
 
 
 def store_of(path: Path, dataset: str, *, splits: int, missing: tuple[int, ...] = (), classes: int = 3) -> Store:
@@ -66,10 +68,13 @@ def fitted(store: Store, out: Path, split: str, **changes) -> Path:
     return out
 
 
-def counted(split: str, top1: float, *, listed: int = 10, missing: int = 0, classes: int = 101) -> dict:
-    metrics = {"top1": top1, "top5": 1.0, "class_mean": top1 / 2, "map": top1 / 4}
-    return {"split": split, "videos": listed - missing, "listed": listed, "missing": missing, "metrics": metrics,
-            "per_class": [{}] * classes}  # fmt: skip
+def counted(split: str, top1: float, *, listed: int = 10, missing: int = 0, classes: int = 101) -> Evaluation:
+    row = ClassResult(name="a", videos=1, accuracy=None, average_precision=None)
+    return Evaluation(
+        run="r", split=split, part="test", videos=listed - missing, listed=listed, missing=missing, protocol="",
+        metrics=Measures(top1=top1, top5=1.0, class_mean=top1 / 2, map=top1 / 4), confusion=None,
+        denominators=Denominators(top=listed, map=listed, classes=classes), per_class=(row,) * classes,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +93,22 @@ def test_every_protocol_that_a_dataset_may_name_is_known():
 def test_three_splits_are_averaged_with_their_spread():
     number = official("ucf101", [counted("1", 0.5, listed=3783), counted("2", 0.6, listed=3734),
                                  counted("3", 1.0, listed=3696)], [], "runs")  # fmt: skip
-    assert (number["primary"], number["value"]) == ("top1", pytest.approx(0.7))
-    assert number["spread"] == pytest.approx(np.std([0.5, 0.6, 1.0], ddof=1))
-    assert number["splits"] == {"1": 0.5, "2": 0.6, "3": 1.0}
-    assert number["figures"]["class_mean"] == pytest.approx(0.35)
-    assert (number["caveats"], number["scored"]) == ([], 3783 + 3734 + 3696)
+    assert (number.primary, number.value) == ("top1", pytest.approx(0.7))
+    assert number.spread == pytest.approx(np.std([0.5, 0.6, 1.0], ddof=1))
+    assert number.splits == {"1": 0.5, "2": 0.6, "3": 1.0}
+    assert number.figures.class_mean == pytest.approx(0.35)
+    assert (number.caveats, number.scored) == ((), 3783 + 3734 + 3696)
 
 
 def test_what_keeps_a_number_from_being_official_is_said():
     number = official("ucf101", [counted("1", 0.5, missing=2, classes=14)], [], "runs")
-    assert number["caveats"] == [
+    assert list(number.caveats) == [
         "2 of 3 splits have no run: 2, 3",
         "split 1: 2 of 10 listed test videos are missing",
         "split 1 lists 10 test videos, officially 3783",
         "there are 14 classes, officially 101",
     ]
-    assert (number["spread"], number["missing"]) == (None, 2)
+    assert (number.spread, number.missing) == (None, 2)
 
 
 def test_splits_that_are_not_official_or_given_twice_are_refused():
@@ -130,16 +135,16 @@ def test_splits_that_are_not_official_or_given_twice_are_refused():
 def test_primary_number_of_each_dataset(dataset, primary, value):
     split = next(iter(describe(dataset).splits), "1")
     number = official(dataset, [counted(split, 0.8)], [split], "runs")
-    assert (number["dataset"], number["primary"], number["value"]) == (dataset, primary, pytest.approx(value))
+    assert (number.dataset, number.primary, number.value) == (dataset, primary, pytest.approx(value))
 
 
 def test_ucf50_averages_the_folds_of_the_store():
     folds = [f"g{n:02d}" for n in range(1, 26)]
     number = official("ucf50", [counted(fold, n / 25, classes=50) for n, fold in enumerate(folds)], folds, "runs")
-    assert number["value"] == pytest.approx(np.mean(np.arange(25) / 50))
-    assert number["caveats"] == []
+    assert number.value == pytest.approx(np.mean(np.arange(25) / 50))
+    assert number.caveats == ()
     few = official("ucf50", [counted("g01", 0.5, classes=50)], folds, "runs")
-    assert few["caveats"][0].startswith("24 of 25 splits have no run: g02, g03")
+    assert few.caveats[0].startswith("24 of 25 splits have no run: g02, g03")
 
 
 def test_datasets_of_one_test_list_take_one_run():
@@ -151,11 +156,11 @@ def test_runs_of_all_splits_make_one_number(splits):
     _, runs = splits
     result = evaluate_officially(runs, device="cpu")
     single = [evaluate(run, device="cpu") for run in runs]
-    assert result["official"]["value"] == pytest.approx(np.mean([own["metrics"]["top1"] for own in single]))
-    assert result["metrics"]["class_mean"] == pytest.approx(np.mean([own["metrics"]["class_mean"] for own in single]))
-    assert (result["split"], result["videos"], result["listed"], result["missing"]) == ("1, 2, 3", 35, 36, 1)
-    assert result["runs"] == single
-    assert result["official"]["caveats"] == [
+    assert result.official.value == pytest.approx(np.mean([own.metrics.top1 for own in single]))
+    assert result.metrics.class_mean == pytest.approx(np.mean([own.metrics.class_mean for own in single]))
+    assert (result.split, result.videos, result.listed, result.missing) == ("1, 2, 3", 35, 36, 1)
+    assert list(result.runs) == single
+    assert list(result.official.caveats) == [
         "split 1: 1 of 12 listed test videos are missing", "split 1 lists 12 test videos, officially 3783",
         "split 2 lists 12 test videos, officially 3734", "split 3 lists 12 test videos, officially 3696",
         "there are 3 classes, officially 101",
@@ -167,8 +172,8 @@ def test_command_prints_the_official_number_its_spread_and_its_caveats(splits):
     words = ["evaluate", *map(str, runs), "--protocol", "official", "--device", "cpu"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
-    expected = evaluate_officially(runs, device="cpu")["official"]
-    number = f"top1 {expected['value']:.4f} +- {expected['spread']:.4f} over 3 splits"
+    expected = evaluate_officially(runs, device="cpu").official
+    number = f"top1 {expected.value:.4f} +- {expected.spread:.4f} over 3 splits"
     line = f"official, ucf101 (accuracy over all test videos of a split, mean of the splits): {number}; 35 of 36 listed"
     assert line in done.output
     assert "class_mean " in done.output
@@ -192,8 +197,8 @@ def test_fused_runs_of_all_splits_make_one_number(splits, tmp_path):
     result = evaluate_officially(fused, device="cpu")
     kept = [json.loads((run / "metrics.json").read_text())["evaluations"] for run in fused]
     expected = [own[f"{split}-test"]["metrics"]["top1"] for own, split in zip(kept, "12", strict=True)]
-    assert result["official"]["value"] == pytest.approx(np.mean(expected))
-    assert result["official"]["caveats"][0] == "1 of 3 splits have no run: 3"
+    assert result.official.value == pytest.approx(np.mean(expected))
+    assert result.official.caveats[0] == "1 of 3 splits have no run: 3"
     with pytest.raises(UsageError, match="is a fusion of test scores of split '1'; leave out --split"):
         evaluate_officially(fused[:1], split="2", device="cpu")
     path = fused[0] / "config.json"
@@ -205,7 +210,7 @@ def test_fused_runs_of_all_splits_make_one_number(splits, tmp_path):
 def test_clips_of_a_head_are_stated(splits, tmp_path):
     store, _ = splits
     run = fitted(store, tmp_path / "run", "1", head="glka-la", clip_segments="1", clip_stride="1")
-    assert "averaged over the clips of 1 segments of each video" in evaluate(run, device="cpu")["protocol"]
+    assert "averaged over the clips of 1 segments of each video" in evaluate(run, device="cpu").protocol
 
 
 def test_runs_that_are_not_one_head_on_other_splits_are_refused(splits, tmp_path):

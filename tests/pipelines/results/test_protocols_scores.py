@@ -18,6 +18,7 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_store
 from vidatt.cli.main import main
 from vidatt.errors import MissingFileError, RefusedError, UnknownNameError, UsageError
+from vidatt.pipelines.metrics.classification import Denominators
 from vidatt.pipelines.results.score_evaluation import evaluate_scores
 from vidatt.pipelines.results.score_files import read_scores
 
@@ -42,13 +43,13 @@ def npz(path: Path, **arrays: np.ndarray) -> Path:
 
 def test_npz_with_its_own_labels(tmp_path):
     result = evaluate_scores(npz(tmp_path / "s.npz", labels=LABELS, classes=np.array(["a", "b", "c"])))
-    assert result["metrics"]["top1"] == (SCORES.argmax(1) == LABELS).mean()
+    assert result.metrics.top1 == (SCORES.argmax(1) == LABELS).mean()
     expected = np.mean([average_precision_score(HOT[:, n], SCORES[:, n]) for n in range(3)])
-    assert result["metrics"]["map"] == pytest.approx(expected, abs=1e-12)
-    assert [row["name"] for row in result["per_class"]] == ["a", "b", "c"]
-    counts = {key: result[key] for key in ("videos", "listed", "missing", "unlisted", "split", "part")}
+    assert result.metrics.map == pytest.approx(expected, abs=1e-12)
+    assert [row.name for row in result.per_class] == ["a", "b", "c"]
+    counts = {key: getattr(result, key) for key in ("videos", "listed", "missing", "unlisted", "split", "part")}
     assert counts == {"videos": 30, "listed": 30, "missing": 0, "unlisted": 0, "split": None, "part": None}
-    assert "30 of 30 videos (labels of the file); top1 over all videos" in result["protocol"]
+    assert "30 of 30 videos (labels of the file); top1 over all videos" in result.protocol
 
 
 def test_several_labels_or_none_make_it_multi_label(tmp_path):
@@ -56,11 +57,11 @@ def test_several_labels_or_none_make_it_multi_label(tmp_path):
     labels[0] = [0, 2]
     labels[1] = -1
     result = evaluate_scores(npz(tmp_path / "s.npz", labels=labels))
-    assert result["metrics"]["class_mean"] is None
-    assert result["denominators"] == {"top": 29, "map": 30, "classes": 3}
-    assert "Hit@k over the 29 labelled videos; the other 1 are negatives in AP" in result["protocol"]
-    assert [row["videos"] for row in result["per_class"]] == [10, 9, 11]
-    assert [row["name"] for row in result["per_class"]] == ["0", "1", "2"]
+    assert result.metrics.class_mean is None
+    assert result.denominators == Denominators(top=29, map=30, classes=3)
+    assert "Hit@k over the 29 labelled videos; the other 1 are negatives in AP" in result.protocol
+    assert [row.videos for row in result.per_class] == [10, 9, 11]
+    assert [row.name for row in result.per_class] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.int64])
@@ -81,8 +82,8 @@ def test_csv_gives_what_the_npz_gives(tmp_path):
     assert (table.scores == SCORES).all()
     assert table.labels[:, 0].tolist() == LABELS.tolist()
     ours, other = evaluate_scores(tmp_path / "s.csv"), evaluate_scores(npz(tmp_path / "s.npz", labels=LABELS))
-    assert ours["metrics"] == other["metrics"]
-    assert [row["name"] for row in ours["per_class"]] == ["c", "a", "b"]
+    assert ours.metrics == other.metrics
+    assert [row.name for row in ours.per_class] == ["c", "a", "b"]
 
 
 def test_csv_labels_may_be_several_quoted_or_none(tmp_path):
@@ -96,21 +97,21 @@ def test_labels_by_id_from_a_store(store, tmp_path):
     order = np.random.default_rng(1).permutation(N)
     path = npz(tmp_path / "s.npz", ids=IDS[order], scores=SCORES[order])
     result = evaluate_scores(path, store_path=store)
-    assert result["metrics"]["top1"] == (SCORES[TEST].argmax(1) == 0).mean()
-    counts = {key: result[key] for key in ("videos", "listed", "missing", "unlisted", "split", "part")}
+    assert result.metrics.top1 == (SCORES[TEST].argmax(1) == 0).mean()
+    counts = {key: getattr(result, key) for key in ("videos", "listed", "missing", "unlisted", "split", "part")}
     assert counts == {"videos": 10, "listed": 10, "missing": 0, "unlisted": 20, "split": "1", "part": "test"}
-    assert "20 videos of the file that are not listed are left out" in result["protocol"]
-    assert [row["name"] for row in result["per_class"]] == ["class 0", "class 1", "class 2"]
-    assert evaluate_scores(path, store_path=store, part="train")["videos"] == 20
+    assert "20 videos of the file that are not listed are left out" in result.protocol
+    assert [row.name for row in result.per_class] == ["class 0", "class 1", "class 2"]
+    assert evaluate_scores(path, store_path=store, part="train").videos == 20
 
 
 def test_listed_videos_without_scores_are_stated_and_not_counted(store, tmp_path):
     path = npz(tmp_path / "s.npz", ids=IDS[:15], scores=SCORES[:15])
     result = evaluate_scores(path, store_path=store)
-    assert (result["videos"], result["listed"], result["missing"]) == (5, 10, 5)
-    assert "5 of 10 videos" in result["protocol"]
-    assert "5 without scores are left out of every denominator" in result["protocol"]
-    assert result["metrics"]["top1"] == (SCORES[:15][TEST[:15]].argmax(1) == 0).mean()
+    assert (result.videos, result.listed, result.missing) == (5, 10, 5)
+    assert "5 of 10 videos" in result.protocol
+    assert "5 without scores are left out of every denominator" in result.protocol
+    assert result.metrics.top1 == (SCORES[:15][TEST[:15]].argmax(1) == 0).mean()
 
 
 def test_rows_of_one_id_are_clips_that_are_averaged_on_request_only(store, tmp_path):
@@ -126,8 +127,8 @@ def test_rows_of_one_id_are_clips_that_are_averaged_on_request_only(store, tmp_p
     assert table.scores[:-1] == pytest.approx(SCORES[:-1])
     assert table.labels[:, 0].tolist() == LABELS.tolist()
     result = evaluate_scores(path, store_path=store, average_clips=True)
-    assert result["videos"] == 10
-    assert "averaged over the rows of each video (1 to 2)" in result["protocol"]
+    assert result.videos == 10
+    assert "averaged over the rows of each video (1 to 2)" in result.protocol
     text = CliRunner().invoke(main, ["evaluate", str(path), "--average-clips"]).output
     assert "averaged over the rows of each video (1 to 2)" in text
     other = np.repeat(LABELS, 2)[:-1].copy()
@@ -139,7 +140,7 @@ def test_rows_of_one_id_are_clips_that_are_averaged_on_request_only(store, tmp_p
 def test_file_of_a_run_equals_its_evaluation(store, tmp_path):
     path = npz(tmp_path / "scores-1-test.npz", ids=IDS[TEST], scores=SCORES[TEST], labels=LABELS[TEST][:, None])
     own, stored = evaluate_scores(path), evaluate_scores(path, store_path=store)
-    assert own["metrics"] == stored["metrics"]
+    assert own.metrics == stored.metrics
 
 
 def test_other_labels_than_the_stores_are_refused(store, tmp_path):
@@ -217,8 +218,8 @@ def test_background_videos_are_negatives_in_the_official_map(tmp_path):
     scores = np.array([[0.5, 0.1], [0.4, 0.2], [0.9, 0.3]])
     path = npz(tmp_path / "s.npz", ids=np.array(list("abc")), scores=scores)
     result = evaluate_scores(path, store_path=store.path, by_official_protocol=True)
-    assert result["official"]["value"] == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2)
-    assert (result["official"]["primary"], result["denominators"]) == ("map", {"top": 2, "map": 3, "classes": 2})
+    assert result.official.value == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2)
+    assert (result.official.primary, result.denominators) == ("map", Denominators(top=2, map=3, classes=2))
     text = (
         CliRunner().invoke(main, ["evaluate", str(path), "--store", str(store.path), "--protocol", "official"]).output
     )
@@ -233,7 +234,7 @@ def test_command_prints_a_table_and_json(store, tmp_path):
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == evaluate_scores(path)
+    assert json.loads(done.stdout) == evaluate_scores(path).to_dict()
     text = CliRunner().invoke(main, ["evaluate", str(path)]).output
     assert f"{path}: 30 videos (classification of 30 of 30 videos (labels of the file)" in text
     assert "class_mean" in text

@@ -80,7 +80,7 @@ def test_manifest_matches_whole_paths_with_or_without_the_suffix_and_counts_the_
     listed = manifest(tmp_path / "m.csv", *rows, header="id,path,label")
     source = folder(tmp_path / "in")
     result = import_store(ImportConfig(sources=((None, source),), store=tmp_path / "s.zarr", manifest=listed))
-    assert result["not_listed"] == 2
+    assert result.not_listed == 2
     store = Store.open(tmp_path / "s.zarr")
     np.testing.assert_array_equal(video(store, "one"), cubes(0).astype(np.float16))
     np.testing.assert_array_equal(video(store, "two"), cubes(2).astype(np.float16))
@@ -239,7 +239,7 @@ def test_a_stream_is_added_to_a_store_with_the_same_ids_and_lengths_only(tmp_pat
     store = run(first, tmp_path / "s.zarr", streams=("rgb",))
     second = folder(tmp_path / "two", **{f"clip{i}": cubes(9 + i)[:, 0, 0] for i in range(4)})
     result = import_store(ImportConfig(sources=((None, second),), store=store.path, streams=("fc6",)))
-    assert (result["new"], store.stream_names) == (False, ["rgb", "fc6"])
+    assert (result.new, store.stream_names) == (False, ["rgb", "fc6"])
     for i, clip in enumerate(CLIPS):
         np.testing.assert_array_equal(video(store, clip, "fc6")[:, 0, 0], cubes(9 + i)[:, 0, 0].astype(np.float16))
     before = tree(tmp_path / "s.zarr")
@@ -357,7 +357,7 @@ def test_dry_run_checks_everything_and_writes_nothing(tmp_path):
     config = ImportConfig(sources=((None, folder(tmp_path / "in")),), store=tmp_path / "s.zarr", dry_run=True)
     before = tree(tmp_path)
     result = import_store(config)
-    assert (result["videos"], result["streams"]["features"]["cube"], result["dry_run"]) == (4, [2, 2, 4], True)
+    assert (result.videos, result.streams["features"].cube, result.dry_run) == (4, (2, 2, 4), True)
     assert tree(tmp_path) == before
     folder(tmp_path / "in", clip1=cubes(1) * np.nan)
     with pytest.raises(UsageError, match="holds nan"):

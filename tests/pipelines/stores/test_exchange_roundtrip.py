@@ -102,7 +102,7 @@ def test_export_and_import_give_the_store_again(tmp_path, form, views):
     store = rich(tmp_path / "s.zarr", MIXED, views=views)
     out = tmp_path / ("out" if form == "npy" else "out.h5")
     result = export_store(store.path, out, form=form)
-    assert (result["videos"], result["missing"]) == (8, [])
+    assert (result.videos, result.missing) == (8, ())
     copy = back(out, tmp_path / "copy.zarr")
     same(store, copy)
     assert copy.index.content_digest() == store.index.content_digest()
@@ -152,8 +152,8 @@ def test_export_leaves_out_what_is_not_extracted_and_says_so(tmp_path):
     absent = store.shard_videos(1)
     (store.path / "flow" / ".done" / "1.json").unlink()
     result = export_store(store.path, tmp_path / "out.h5", form="hdf5")
-    assert result["missing"] == [str(store.index.ids[p]) for p in absent]
-    assert result["videos"] == 8 - len(absent) < 8
+    assert list(result.missing) == [str(store.index.ids[p]) for p in absent]
+    assert result.videos == 8 - len(absent) < 8
     copy = back(tmp_path / "out.h5", tmp_path / "copy.zarr")
     kept = [id for p, id in enumerate(store.index.ids) if p not in absent]
     assert list(copy.index.ids) == kept
@@ -161,7 +161,7 @@ def test_export_leaves_out_what_is_not_extracted_and_says_so(tmp_path):
     # A part must not pass for the whole plan, or an extraction would take its videos for all there are.
     assert "catalogue_sha256" not in copy.attributes
     whole = export_store(store.path, tmp_path / "rgb.h5", form="hdf5", streams=["rgb"])
-    assert (whole["missing"], list(whole["streams"])) == ([], ["rgb"])
+    assert (whole.missing, list(whole.streams)) == ((), ["rgb"])
 
 
 def test_export_of_parts_keeps_intervals_and_boxes_with_their_videos(tmp_path):

@@ -1,0 +1,166 @@
+"""What a fit is asked to do, and every choice of it made: streams, split, settings, videos to train and to hold out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...cache.store import Store
+from ...errors import RefusedError, UsageError
+from ...heads.contract import StreamShape
+from ...heads.registry import HeadSettings, resolve_settings
+from ..metrics.classification import multi_hot
+from ..runs.identity import FitIdentity
+from ..runs.reload import require_fit, store_for
+from ..runs.run import Run
+from ..runs.splits import TRAIN, choose_split
+from .holdout import Holdout, hold_out, require_share
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """What one fit is asked to do.
+
+    Raises
+    ------
+    UsageError
+        If a number is out of range.
+    """
+
+    head: str
+    store: Path
+    out: Path
+    streams: tuple[str, ...] | None = None  # None = all of the store
+    split: str | None = None  # None = the only one, or the first by name
+    preset: str = "paper"
+    settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the head's Config or of its fit
+    seed: int = 0
+    device: str = "auto"
+    validation_share: float = 0.2  # of the training videos, whole groups; 0 = none
+    allow_truncated: bool = True  # use videos of which only a part could be decoded
+    checkpoint_seconds: float = 60.0
+    on: Path | None = None  # of head `svm`: the finished run whose representation it reads
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"Seed {self.seed}: must be 0 or more.")
+        require_share(self.validation_share)
+        if self.checkpoint_seconds < 0:
+            raise UsageError(f"Checkpoint interval {self.checkpoint_seconds} s: must be 0 or more.")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FitPlan:
+    """A fit with every choice made."""
+
+    store: Store
+    streams: tuple[StreamShape, ...]
+    split: str
+    settings: HeadSettings
+    train: np.ndarray  # [n] positions in the store
+    validation: np.ndarray  # [m] positions in the store
+    notes: tuple[str, ...]  # what was left out or could not be kept to, one line each
+    on: Run | None = None  # of head `svm`: the run whose representation it reads
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The streams' names, in the head's order."""
+        return tuple(stream.name for stream in self.streams)
+
+
+def plan_fit(config: FitConfig) -> FitPlan:
+    """Make every choice of a fit; reads the store, writes nothing.
+
+    Raises
+    ------
+    RefusedError
+        If the store does not fit the run that is read, or other videos would be held out than there.
+    UsageError
+        If the store has not the streams, the split or any training video, or a setting is wrong.
+    """
+    settings = resolve_settings(config.head, config.preset, config.settings)
+    on = None
+    if (config.head == "svm") != (config.on is not None):
+        raise UsageError(f"Head {config.head!r}: only svm, and svm only, is fitted --on the run of another head.")
+    if config.on is not None:
+        on = Run.open(config.on)
+        config = _as_in(config, on)
+        store_for(on, config.store)
+    store = Store.open(config.store)
+    names = config.streams or tuple(store.stream_names)
+    if not names:
+        raise UsageError(f"Store {config.store} has no stream yet; run `vidatt extract` first.")
+    shapes = {name: store.stream(name).cube_shape for name in names}
+    split = choose_split(store, config.split)
+    videos, notes = _training_list(config, store, names, split)
+    held: Holdout = hold_out(
+        multi_hot(store.index.labels[videos], len(store.index.classes)),
+        store.index.groups[videos],
+        share=config.validation_share,
+        seed=config.seed,
+    )
+    plan = FitPlan(
+        store=store,
+        streams=tuple(StreamShape(name=name, grid=shape[0], channels=shape[2]) for name, shape in shapes.items()),
+        split=split,
+        settings=settings,
+        train=videos[~held.validation],
+        validation=videos[held.validation],
+        notes=(*notes, held.note),
+        on=on,
+    )
+    if on is not None:
+        _require_same_validation(require_fit(on), on.path, ids_digest(store.index.ids[plan.validation]))
+    return plan
+
+
+def _training_list(config: FitConfig, store: Store, names: tuple[str, ...], split: str) -> tuple[np.ndarray, list[str]]:
+    """Return the positions of the videos to fit on, validation videos included, and what was left out."""
+    listed = store.index.splits[split] == TRAIN
+    usable = store.usable(names, allow_truncated=config.allow_truncated)
+    labelled = (store.index.labels >= 0).any(1)
+    videos = np.flatnonzero(listed & usable & labelled)
+    notes = [
+        f"{count} of {listed.sum()} training videos left out: {why}"
+        for count, why in (
+            ((listed & ~usable).sum(), f"no segments in every one of {', '.join(names)}"),
+            ((listed & usable & ~labelled).sum(), "no label"),
+        )
+        if count
+    ]
+    if not len(videos):
+        raise UsageError(
+            f"Split {split!r} of {config.store} has no training video with a label and all of {', '.join(names)} "
+            f"({listed.sum()} are listed, {(listed & usable).sum()} are extracted)."
+        )
+    return videos, notes
+
+
+def _require_same_validation(theirs: FitIdentity, path: Path, digest: str) -> None:
+    if digest != theirs.validation.digest:
+        raise RefusedError(
+            f"Run {path} holds out other videos for validation than this fit would, and was fitted on some of them; "
+            f"give its --seed {theirs.seed}, --validation {theirs.validation_share} and "
+            f"--skip-truncated{' only if it had it' if theirs.allow_truncated else ''}."
+        )
+
+
+def _as_in(config: FitConfig, on: Run) -> FitConfig:
+    """Take streams and split from the run whose representation is read; refuse others, and unfinished runs."""
+    theirs = require_fit(on)
+    on.require_finished()
+    for name, value in (("streams", theirs.stream_names), ("split", theirs.split)):
+        if getattr(config, name) not in (None, value):
+            raise UsageError(
+                f"--{name} {getattr(config, name)!r}: run {on.path} was fitted on {value!r}; leave it out with --on."
+            )
+    return replace(config, streams=theirs.stream_names, split=theirs.split)
+
+
+def ids_digest(ids: np.ndarray) -> str:
+    """SHA-256 of a list of video ids: what a run keeps of its training and validation videos."""
+    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()

@@ -1,0 +1,125 @@
+"""Reading the attention of a fitted head: what it says about each video, and where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cache.batches import Batch, Batches
+from ...cache.store import Store
+from ...errors import NotFiniteError, UnknownNameError
+from ...heads.contract import Head
+from .reload import load_head, require_fit, settings_of, store_for
+from .run import Run
+from .scoring import resolve_device
+from .splits import PARTS, choose_split
+from .videos import usable_videos
+
+SEGMENTS_AT_ONCE = 3_200
+"""Of a batch, as many as 128 videos of 25 have: untrimmed videos may have thousands each."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VideoAttention:
+    """What a head says about one video, and where it looked; T counts the video's valid segments."""
+
+    position: int  # in the store
+    id: str
+    probabilities: np.ndarray  # [N] float32
+    temporal: np.ndarray  # [T] float32, sums to 1
+    temporal_raw: np.ndarray | None  # [T] float32
+    spatial: np.ndarray | None  # [T, M, K, K] float32
+    segments: np.ndarray | None = None  # [T, R] float32, what the head made of each segment; on request
+    segment_probabilities: np.ndarray | None = None  # [T, N] float32, if the head classifies segments; on request
+
+
+def attention(
+    run_path: Path,
+    *,
+    store_path: Path | None = None,
+    videos: Sequence[int] | None = None,
+    split: str | None = None,
+    part: str = "test",
+    view: int = 0,
+    device: str = "auto",
+    batch_videos: int | None = None,
+    with_segments: bool = False,
+) -> Iterator[VideoAttention]:
+    """Yield the attention of each video, computed batch by batch.
+
+    Parameters
+    ----------
+    videos : positions in the store, in the order wanted; None = all usable ones of `part` of `split`
+    view : which view of the cubes
+    with_segments : also give `segments` and `segment_probabilities`, where the head has them
+    batch_videos : None = as in the fit, and fewer where videos are long
+    run_path, store_path, split, part, device : see `evaluate`
+
+    Raises
+    ------
+    VidattError
+        As `evaluate`; from the first `next`.
+    """
+    run, device_ = Run.open(run_path), resolve_device(device)
+    store = store_for(run, store_path)
+    identity = require_fit(run)
+    if part not in PARTS:
+        raise UnknownNameError("part", part, PARTS)
+    if videos is None:
+        split = choose_split(store, split or identity.split)
+        roles = store.index.splits[split] == PARTS[part]
+        videos = np.flatnonzero(roles & usable_videos(identity, store)).tolist()
+    if not len(videos):
+        return
+    head = load_head(run).to(device_).eval()
+    longest = int(store.index.length[np.asarray(videos)].max())
+    at_once = max(1, min(settings_of(identity).fit.batch_videos, SEGMENTS_AT_ONCE // longest))
+    batches = Batches(
+        store,
+        identity.stream_names,
+        videos=np.asarray(videos),
+        batch_videos=batch_videos or at_once,
+        shuffle=False,
+        view=view,
+        device=device_,
+    )
+    for batch in batches.epoch(0):
+        yield from _of_batch(head, batch, store, with_segments=with_segments)
+
+
+def _of_batch(head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
+    with torch.inference_mode():
+        output = head(batch.cubes, batch.valid)
+        probabilities = _numpy(head.probabilities(output.logits))
+        parts = output.parts if with_segments else {}
+        verdicts = head.probabilities(parts["segment_logits"]) if "segment_logits" in parts else None
+    temporal = _numpy(output.temporal)
+    raw, spatial, segments, by_segment = (
+        None if tensor is None else _numpy(tensor)
+        for tensor in (output.temporal_raw, output.spatial, parts.get("segments"), verdicts)
+    )
+    for b, T in enumerate(batch.valid.sum(1).tolist()):
+        if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
+            bad = str(store.index.ids[batch.videos[b]])
+            raise NotFiniteError(
+                f"What the head says of video {bad!r} is not finite; extract it again into {store.path}."
+            )
+        yield VideoAttention(
+            position=int(batch.videos[b]),
+            id=str(store.index.ids[batch.videos[b]]),
+            probabilities=probabilities[b],
+            temporal=temporal[b, :T],
+            temporal_raw=None if raw is None else raw[b, :T],
+            spatial=None if spatial is None else spatial[b, :T],
+            segments=None if segments is None else segments[b, :T],
+            segment_probabilities=None if by_segment is None else by_segment[b, :T],
+        )
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
