@@ -59,6 +59,7 @@ def _fresh_compiler():
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_compiled_head_breaks_its_graph_at_the_listed_places(name):
     streams, cubes, valid = small_batch(name)
@@ -74,6 +75,7 @@ def test_compiled_head_breaks_its_graph_at_the_listed_places(name):
     assert found == BREAKS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stan", "glka"])
 def test_compiled_head_scores_as_eager_with_padding(name):
     streams, cubes, valid = small_batch(name)
