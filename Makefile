@@ -1,15 +1,18 @@
 # Two commands on a bare machine with Python 3.11 or newer and make: `make demo` and `make test`.
+# While working: `make check`, the same without the tests of more than two seconds.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint types tests smoke lowest clean
+.PHONY: demo test check lint types tests fast smoke lowest clean
 
 demo: $(VENV)/installed
 	$(BIN)/vidatt demo --out demo-out
 
 test: lint types tests
+
+check: lint types fast
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -21,9 +24,13 @@ types: $(VENV)/installed-dev
 	ln -sfn "$(CURDIR)" build/types/vidatt
 	cd build/types && MYPYPATH=. "$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/setup.cfg" -p vidatt
 
-# two files of tests at a time: their fixtures are made once per file
+# two files of tests at a time: their fixtures are made once per file; tests/conftest.py puts the long files first
 tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# those that take less than two seconds each
+fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # the real chain on a few videos, for another interpreter: make smoke PYTHON=python3.12 VENV=.venv-3.12
 smoke: $(VENV)/installed-dev

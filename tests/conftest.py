@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# Tests run side by side, one core each: threads would only wait for each other, in the children too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,3 +44,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests marked `cuda` skip without a GPU, unless FAIL_WITHOUT_CUDA is set."""
     if item.get_closest_marker("cuda") and not torch.cuda.is_available() and not os.environ.get("FAIL_WITHOUT_CUDA"):
         pytest.skip("needs an NVIDIA GPU, and this machine has none")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files with long tests first where several processes share the tests: none of them waits long for another."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in long, "demo" not in item.path.name))
+
+
+_LONG_SECONDS = 2.0
+_unmarked: list[tuple[float, str]] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.duration > _LONG_SECONDS and "slow" not in report.keywords:
+        _unmarked.append((report.duration, f"{report.nodeid} ({report.when})"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that `make check` should leave out; a busy machine makes no test fail for it."""
+    if _unmarked:
+        terminalreporter.section(f"longer than {_LONG_SECONDS:g} s and not marked slow")
+        for seconds, name in sorted(_unmarked, reverse=True):
+            terminalreporter.write_line(f"{seconds:6.1f} s  {name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -27,6 +28,7 @@ def _vidatt(*arguments: str | Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_videos_become_cubes_a_head_and_its_measures(tmp_path: Path) -> None:
     videos, store, run = tmp_path / "videos", tmp_path / "shapes.zarr", tmp_path / "run"
     generate(videos, videos=12, shapes=2, motions=2, frames=20, n_jobs=1)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from testkit.stores import filled_store
 
 from vidatt.cache.batches import Batches
 from vidatt.cache.memory import available_ram_bytes, size_text
 from vidatt.cache.store import Store
-from vidatt.cache.synthetic import synthetic_shard, synthetic_store
+from vidatt.cache.synthetic import synthetic_store
 from vidatt.errors import CorruptStoreError, ShardMissingError, UsageError
 
 RESIDENCIES = ("device", "ram", "stream")
@@ -22,11 +23,7 @@ TRIMMED, UNTRIMMED = [3] * 90, [4, 1, 9, 2, 30, 6, 5, 5, 3, 2] * 9
 
 
 def filled(path: Path, length: list[int], views: int = 1) -> Store:
-    store = synthetic_store(path, length, views=views, videos_per_shard=4)
-    for seed, (name, cube) in enumerate({"rgb": (2, 2, 4), "flow": (1, 1, 3)}.items()):
-        stream = store.add_stream(name, cube_shape=cube, recipe={})
-        for shard in range(store.shard_count):
-            stream.publish(shard, **synthetic_shard(stream, shard, seed))
+    filled_store(path, length, {"rgb": (2, 2, 4), "flow": (1, 1, 3)}, views=views, videos_per_shard=4)
     return Store.open(path)
 
 

@@ -13,21 +13,19 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from testkit.stores import filled_store
 
 from vidatt.cache.shards import OPEN_FILES
 from vidatt.cache.store import Store
 from vidatt.cache.stream import Stream
-from vidatt.cache.synthetic import synthetic_shard, synthetic_store
+from vidatt.cache.synthetic import synthetic_shard
 from vidatt.errors import CorruptStoreError, ShardMissingError, UsageError
 
 
 def filled(
     path: Path, length: list[int], views: int = 1, cube: tuple[int, int, int] = (2, 2, 4), size: int = 4
 ) -> Stream:
-    store = synthetic_store(path, length, views=views, videos_per_shard=size)
-    stream = store.add_stream("rgb", cube_shape=cube, recipe={})
-    for shard in range(store.shard_count):
-        stream.publish(shard, **synthetic_shard(stream, shard))
+    filled_store(path, length, {"rgb": cube}, views=views, videos_per_shard=size)
     return Store.open(path).stream("rgb")
 
 
@@ -37,6 +35,7 @@ LENGTHS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(LENGTHS, st.integers(1, 3), st.sampled_from([1, 2, 3]), st.sampled_from([1, 4, 7]), st.integers(1, 5), st.data())
 def test_reader_equals_zarr_python(length, views, K, D, videos_per_shard, data):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from testkit.stores import filled_store
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -32,12 +33,8 @@ RECIPE = {"backbone": "hog", "mean": [0.5, 0.25], "view": {"kind": "center"}}
 
 
 def filled(path: Path, length: list[int] = MIXED, names: tuple[str, ...] = ("rgb",), **options: int) -> Store:
-    store = synthetic_store(path, length, **{"videos_per_shard": 4, **options})
-    for seed, name in enumerate(names):
-        stream = store.add_stream(name, cube_shape=(2, 2, 4), recipe=RECIPE)
-        for shard in range(store.shard_count):
-            assert stream.publish(shard, **synthetic_shard(stream, shard, seed))
-    return store
+    cubes, recipes = dict.fromkeys(names, (2, 2, 4)), dict.fromkeys(names, RECIPE)
+    return filled_store(path, length, cubes, recipes=recipes, **{"videos_per_shard": 4, **options})
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -146,9 +143,8 @@ def test_shards_are_the_bytes_zarr_writes_itself(tmp_path, length):
     for name in ("cubes", "frames", "seconds"):
         (tmp_path / name).mkdir()
         shutil.copy(stream.path / name / "zarr.json", tmp_path / name)
-        array = zarr.open_array(str(tmp_path / name), mode="r+").with_config(
-            {"write_empty_chunks": len(set(length)) == 1}
-        )
+        with zarr.config.set({"array.write_empty_chunks": len(set(length)) == 1}):
+            array = zarr.open_array(str(tmp_path / name), mode="r+")
         for shard in range(store.shard_count):
             start, stop = store.shard_row_range(shard)
             array[start:stop] = synthetic_shard(stream, shard)[name]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from testkit.commands import vidatt
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -43,10 +44,11 @@ def _broken(folder: Path, code: str) -> dict[str, str]:
 def _extract(
     videos: Path, store: Path, *more: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidatt", "extract", "--dataset", "folder", "--videos", str(videos),
-               "--option", "unlabelled=true", "--store", str(store), "--streams", "rgb", "--backbone", "hog",
-               "--segments", "2", "--shard-videos", "2", "--workers", "1", "--json", *more]  # fmt: skip
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240, env=env)
+    return vidatt(
+        "extract", "--dataset", "folder", "--videos", videos, "--option", "unlabelled=true", "--store", store,
+        "--streams", "rgb", "--backbone", "hog", "--segments", "2", "--shard-videos", "2", "--workers", "1",
+        "--json", *more, env=env,
+    )  # fmt: skip
 
 
 def _content(folder: Path) -> dict[str, bytes]:
@@ -62,6 +64,15 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def half(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of which every other shard is made."""
+    store = tmp_path_factory.mktemp("half") / "s.zarr"
+    assert _extract(shapes, store, "--shard", "0/2").returncode == 0
+    return store
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "named"),
     [
@@ -71,10 +82,9 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_bug_stops_the_run_with_its_traceback_and_leaves_the_store_as_it_was(
-    shapes: Path, tmp_path: Path, code: str, named: str
+    shapes: Path, half: Path, tmp_path: Path, code: str, named: str
 ) -> None:
-    store = tmp_path / "s.zarr"
-    assert _extract(shapes, store, "--shard", "0/2").returncode == 0
+    store = shutil.copytree(half, tmp_path / "s.zarr")
     before = _content(store)
     done = _extract(shapes, store, env=_broken(tmp_path / "broken", code))
     assert done.returncode == 1
@@ -86,6 +96,7 @@ def test_a_bug_stops_the_run_with_its_traceback_and_leaves_the_store_as_it_was(
     assert json.loads(_extract(shapes, store).stdout)["outcomes"] == {"ok": 12}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_same_crash_on_the_first_videos_stops_the_run_and_commits_nothing(
     shapes: Path, tmp_path: Path, workers: str
@@ -104,6 +115,7 @@ def test_the_same_crash_on_the_first_videos_stops_the_run_and_commits_nothing(
     assert json.loads(done.stdout)["outcomes"] == {"ok": 12}, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_short_run_of_crashes_is_judged_as_a_whole(shapes: Path, tmp_path: Path, workers: str) -> None:
     few = tmp_path / "few"
@@ -117,6 +129,7 @@ def test_a_short_run_of_crashes_is_judged_as_a_whole(shapes: Path, tmp_path: Pat
     assert len(Store.open(tmp_path / "s.zarr").stream("rgb").missing_shards()) == 4
 
 
+@pytest.mark.slow
 def test_crashes_among_other_videos_are_outcomes(shapes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -245,6 +245,7 @@ def test_decoder_that_died_between_videos_is_replaced(clip: Path) -> None:
         decoder.close()
 
 
+@pytest.mark.slow
 def test_decoder_out_of_memory_is_an_outcome(tmp_path: Path, clip: Path) -> None:
     big = tmp_path / "big.mp4"
     with av.open(str(big), "w") as container:

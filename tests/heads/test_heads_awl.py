@@ -67,6 +67,7 @@ def test_lp_solvers_reach_the_optimum_that_scipy_finds(streams):
             np.testing.assert_allclose(found, best.x, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Values in x were outside bounds:RuntimeWarning")  # of SLSQP before scipy 1.16
 @pytest.mark.parametrize("streams", [2, 3])
 @pytest.mark.parametrize("kind", ["entropic", "quadratic"])
 def test_smooth_solvers_reach_the_optimum_that_scipy_finds(streams, kind):

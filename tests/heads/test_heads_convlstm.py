@@ -91,6 +91,7 @@ def test_convlstm_padding_gets_no_gradient_and_spoils_none():
     assert all(p.grad.isfinite().all() for p in conv.parameters())
 
 
+@pytest.mark.slow
 def test_convlstm_has_the_stated_parameters_and_start():
     assert sum(p.numel() for p in ConvLSTM(2048, 512).parameters()) == 47_187_968
     conv = ConvLSTM(6, 4)

@@ -227,6 +227,7 @@ def test_glka_loss_is_equation_18_written_out(kind):
     torch.testing.assert_close(head.loss(output, target), ce + ga.mean())
 
 
+@pytest.mark.slow
 def test_glka_regularisation_is_satisfied_by_lowering_the_reference_unless_detached():
     """Eq. (17) alone, minimised: the paper's form makes the global model worse, the detached one leaves it alone."""
     target = torch.tensor([0, 1])
@@ -273,6 +274,7 @@ def test_glka_late_trains_its_models_as_if_each_were_alone():
                 torch.testing.assert_close(parameter.grad, together[name].grad)
 
 
+@pytest.mark.slow
 def test_glka_rate_of_the_paper_leaves_fresh_recurrent_layers_untrained():
     """1e-5 trains a backbone along in the paper; on cubes it takes the step of 1e-3 a hundredfold less far."""
     left = {}
@@ -306,6 +308,7 @@ def test_glka_several_labels_share_the_loss_of_their_classes():
     torch.testing.assert_close(head.loss(output, both), ce + ga)
 
 
+@pytest.mark.slow
 def test_glka_planted_cell_is_found_by_attention_and_missed_by_pooling():
     """Each segment has one marked cell with the class's code and two unmarked decoys."""
     torch.manual_seed(0)

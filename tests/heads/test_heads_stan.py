@@ -47,6 +47,7 @@ def test_lstm_starts_orthogonal_with_forget_bias_one():
     assert not weights["bias_hh_l0"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("streams", "parameters"), [(1, 8_396_800), (2, 12_591_104), (3, 16_785_408)])
 def test_lstm_has_the_stated_parameters(streams, parameters):
     assert count(Lstm(1024 * streams, 1024)) == parameters

@@ -153,6 +153,7 @@ def fitted_on_random_labels(cam_class: str) -> Tclsta:
     return made
 
 
+@pytest.mark.slow
 def test_true_class_maps_leak_the_label_in_training_and_never_beyond():
     """With the true class's map the label is read off the place it attends to; unseen videos stay at chance."""
     cubes, valid, target = leaky(10_000, 400)

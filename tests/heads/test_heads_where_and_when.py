@@ -282,6 +282,7 @@ def test_wrong_settings_are_refused(settings, message):
         resolve_settings("where-and-when", "paper", settings)
 
 
+@pytest.mark.slow
 def test_mask_finds_the_marked_cell():
     """Four classes told by one marked cell of each frame among noise: after a short fit the mask is largest there."""
     torch.manual_seed(0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from testkit.commands import start_program
 
 from vidatt.pipelines.metrics.attention import cell_overlap, into_region, mass_in_box
 
@@ -33,19 +32,27 @@ def test_boxes_are_seen_from_the_crop() -> None:
     assert into_region(np.array([0.5, 0.5, 0.75, 1.0]), (0.25, 0.0, 0.75, 1.0)).tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
+# The demo's own extraction and its own fit of all streams, on two thirds of the videos with fewer steps and fewer
+# heads beside it. With seeds 0, 1 and 2 stan reaches top1 0.75, 0.73, 0.75 (mean: 0.46, 0.44, 0.54; chance is 0.17)
+# and puts 3.7, 3.3 and 3.5 times the box's share of its attention inside the box.
+SHORT_DEMO = """
+from vidatt.cli.main import main
+from vidatt.pipelines import demo
+demo.SETTINGS = {"steps": "250"}
+demo.FITS = (("mean", ("rgb",)), *(fit for fit in demo.FITS if fit[0] in ("stan", "mean") and len(fit[1]) > 1))
+main(prog_name="vidatt")
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_demo_learns_and_attends_to_the_truth(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    done = subprocess.run(
-        [sys.executable, "-m", "vidatt", "demo", "--out", str(out), "--json", "-q"],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=1400,
-    )
-    result = json.loads(done.stdout)
+    running = start_program(SHORT_DEMO, "demo", "--out", out, "--train-videos", 96, "--json", "-q")
+    assert running.wait(1400) == 0, running.stderr
+    result = json.loads(running.stdout)
     heads = {row["head"]: row for row in result["heads"]}
+    assert [(row["head"], len(row["streams"])) for row in result["heads"]] == [("mean", 1), ("stan", 3), ("mean", 3)]
     assert heads["stan"]["top1"] >= 2 * heads["stan"]["chance"]
     assert heads["stan"]["top1"] > heads["mean"]["top1"]
     assert heads["stan"]["mass_in_box"] > 2 * heads["stan"]["box_share"]

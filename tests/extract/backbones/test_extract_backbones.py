@@ -24,6 +24,7 @@ def _noise(count: int = 1, side: int = 224) -> torch.Tensor:
     return torch.randint(0, 256, (count, side, side, 3), generator=generator, dtype=torch.uint8)
 
 
+@pytest.mark.slow
 def test_vgg16_fc6_equals_torchvision_on_the_same_frames() -> None:
     backbone = build_backbone("vgg16", layer="fc6", weights="random", precision="float32", seed=3)
     torch.manual_seed(3)
@@ -85,6 +86,7 @@ def test_any_torchvision_model_is_cut_at_any_node() -> None:
     assert build_backbone("torchvision:mobilenet_v3_small:features.8", weights="random").cube_shape[2] == 48
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

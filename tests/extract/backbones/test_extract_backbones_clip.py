@@ -71,6 +71,7 @@ def test_narrow_c3d_equals_plain_numpy_at_every_layer() -> None:
             _check(network(clip[None])[0], expected[layer])
 
 
+@pytest.mark.slow
 def test_c3d_of_true_widths_equals_plain_numpy() -> None:
     clips = _clips(112)
     backbone = build_backbone("c3d", kind="clip", layer="fc6", weights="random", precision="float32", seed=1)
@@ -163,6 +164,7 @@ def _in_layout(tensors: dict[str, torch.Tensor], layout: str, prefix: str = "") 
     return renamed
 
 
+@pytest.mark.slow
 def test_public_layouts_give_the_same_output(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
     files = {layout: _in_layout(tensors, layout) for layout in LAYOUTS}
     files["with prefix"] = _in_layout(tensors, "mmaction2", "backbone.")

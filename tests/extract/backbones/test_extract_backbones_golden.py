@@ -57,6 +57,7 @@ def _summary(cube: torch.Tensor) -> list[float]:
     return [cube.mean().item(), cube.std().item(), *cube[K // 2, K // 2].view(4, D // 4).mean(1).tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_backbone_is_frozen_and_gives_the_recorded_numbers(case: tuple[str, str, str, int]) -> None:
     kind, name, layer, side = case

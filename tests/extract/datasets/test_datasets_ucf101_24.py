@@ -85,6 +85,7 @@ def test_ucf101_24_both_files_give_the_same_tubes(folder: Path) -> None:
         np.testing.assert_array_equal(a.boxes, b.boxes)
 
 
+@pytest.mark.slow
 def test_ucf101_24_lists_of_ucf101_name_13_videos_without_annotation(
     official: Catalogue, folder: Path, shared_data: Path, tmp_path: Path
 ) -> None:

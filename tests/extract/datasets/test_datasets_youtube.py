@@ -6,12 +6,11 @@ import csv
 import gzip
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from testkit.commands import vidatt
 
 from vidatt.cache.store import Store
 from vidatt.errors import MissingFileError, UsageError
@@ -110,17 +109,16 @@ def test_ccv_bad_lists_are_refused(tmp_path: Path, texts: dict[str, str], messag
         load_catalogue("ccv", annotations=write_ccv(tmp_path, **texts))
 
 
+@pytest.mark.slow
 def test_ccv_that_is_only_partly_there_is_extracted_and_the_rest_is_missing(shared_data: Path, tmp_path: Path) -> None:
     videos = tmp_path / "v"
     videos.mkdir()
     clip = next((shared_data / "videos" / "fight_surv" / "fight").glob("*.mp4"))
     shutil.copy(clip, videos / f"{IDS[1]}.mp4")
     write_ccv(tmp_path / "annotations")
-    done = subprocess.run(
-        [sys.executable, "-m", "vidatt", "extract", "--dataset", "ccv", "--videos", videos, "--store",
-         tmp_path / "s.zarr", "--streams", "rgb", "--backbone", "hog", "--sampler", "centre:3", "--workers", "1",
-         "--json"],
-        check=False, capture_output=True, text=True, timeout=400,
+    done = vidatt(
+        "extract", "--dataset", "ccv", "--videos", videos, "--store", tmp_path / "s.zarr", "--streams", "rgb",
+        "--backbone", "hog", "--sampler", "centre:3", "--workers", "1", "--json",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     summary = json.loads(done.stdout)

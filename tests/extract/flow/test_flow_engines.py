@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from testkit.commands import run_program
 
 from vidatt.errors import UnknownNameError, UsageError
 from vidatt.extract.flow import PRESETS, TVL1Preset, choose_engine, tvl1
 
 ENGINES = ["numba", "torch", "opencv"]
+OF_OPENCV = "opencv5" if int(cv2.__version__.split(".")[0]) >= 5 else "opencv4"  # how this OpenCV's remap interpolates
 SHORT = TVL1Preset(scales=2, warps=2, iterations=6, max_iterations=12)
 
 
@@ -37,6 +38,7 @@ def pairs(batch: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return first.astype(np.uint8), second.astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("engine", ENGINES)
 def test_tvl1_finds_known_motions(engine: str, preset: str) -> None:
@@ -66,7 +68,7 @@ def test_tvl1_of_a_flat_frame_is_zero(engine: str) -> None:
 @pytest.mark.parametrize("shape", [(131, 98), (33, 47), (64, 48), (17, 40), (9, 100), (5, 5), (2, 2)])
 def test_tvl1_engines_agree_on_every_size(shape: tuple[int, int]) -> None:
     first, second = pairs(1, *shape)
-    preset = replace(SHORT, scales=5, stop="fixed", interpolation="opencv5")
+    preset = replace(SHORT, scales=5, stop="fixed", interpolation=OF_OPENCV)
     flows = {engine: tvl1(first, second, engine=engine, preset=preset) for engine in ENGINES}
     for engine in ENGINES:
         assert flows[engine].shape == (1, 2, *shape)
@@ -141,14 +143,9 @@ print(hashlib.sha256(tvl1(frames[:-1], frames[1:], engine="numba").tobytes()).he
 def test_numba_flow_is_the_same_compiled_afresh_and_from_the_cache(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 
-    def digest() -> str:
-        return subprocess.run(
-            [sys.executable, "-c", _DIGEST], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-
-    first = digest()
+    first = run_program(_DIGEST, env=environment)
     assert any(tmp_path.rglob("*.nbi"))
-    assert digest() == first
+    assert run_program(_DIGEST, env=environment) == first
 
 
 def test_auto_is_numba_on_the_cpu() -> None:
@@ -175,6 +172,7 @@ except UsageError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "engine", "auto", "way_out"),
     [
@@ -184,8 +182,7 @@ except UsageError as error:
     ],
 )
 def test_a_missing_engine_is_named_with_what_to_install(module: str, engine: str, auto: str, way_out: str) -> None:
-    command = [sys.executable, "-c", WITHOUT, module, engine]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = run_program(WITHOUT, module, engine).splitlines()
     assert lines[0] == auto
     assert f"engine {engine!r} is not available" in lines[1]
     assert lines[1].endswith(way_out)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
+from testkit.commands import run_program
 
 from vidatt.extract.flow import PRESETS, choose_engine, tvl1
 
-pytest.importorskip("triton", reason="needs triton: pip install triton")
+triton = pytest.importorskip("triton", reason="needs triton: pip install triton")
 
 INTERPRET = """
 import json
@@ -62,22 +62,17 @@ for outside, rounded in ((False, False), (True, False), (True, True)):
 """
 
 
-def run(program: str, **environment: str) -> str:
-    finished = subprocess.run(
-        [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
-
-
+@pytest.mark.slow
+@pytest.mark.skipif(Version(triton.__version__) < Version("3.1"), reason="needs the interpreter of Triton 3.1 or newer")
 def test_triton_in_the_interpreter_agrees_with_torch() -> None:
-    for difference, largest in json.loads(run(INTERPRET, TRITON_INTERPRET="1")):
+    for difference, largest in json.loads(run_program(INTERPRET, env={**os.environ, "TRITON_INTERPRET": "1"})):
         assert largest > 0.3
         assert difference < 2e-3  # a position that rounds to another 1/32 pixel moves the flow by about this
 
 
+@pytest.mark.slow
 def test_triton_kernels_compile_for_hopper() -> None:
-    sizes = [int(line) for line in run(COMPILE, TRITON_INTERPRET="0").split()]
+    sizes = [int(line) for line in run_program(COMPILE, env={**os.environ, "TRITON_INTERPRET": "0"}).split()]
     assert len(sizes) == 4
     assert min(sizes) > 1000
 

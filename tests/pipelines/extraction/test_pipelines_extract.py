@@ -7,14 +7,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from testkit.commands import Running, start_vidatt, vidatt
 from torchvision.models import get_model
 
 from vidatt.cache.store import Store
@@ -23,20 +24,11 @@ from vidatt.extract.datasets.generator import generate
 from vidatt.extract.video import VideoReader
 from vidatt.extract.views import CENTER, Geometry
 
-VIDATT = [sys.executable, "-m", "vidatt"]
+pytestmark = pytest.mark.slow
 
 
-def _run(
-    *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*VIDATT, *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **(env or {})},
-    )
+def _run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return vidatt(*arguments, env={**os.environ, **(env or {})})
 
 
 def _extract(videos: Path, store: Path, *more: str | Path) -> list[str | Path]:
@@ -83,11 +75,8 @@ def test_two_workers_make_the_same_bytes(shapes: Path, reference: Path, tmp_path
 
 def test_four_slices_at_once_make_the_same_bytes(shapes: Path, reference: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
-    slices = [
-        subprocess.Popen([*VIDATT, *map(str, _extract(shapes, store, "--shard", f"{i}/4", "--workers", "1"))])
-        for i in range(4)
-    ]
-    assert [s.wait(timeout=400) for s in slices] == [0, 0, 0, 0]
+    slices = [start_vidatt(*_extract(shapes, store, "--shard", f"{i}/4", "--workers", "1")) for i in range(4)]
+    assert [s.wait() for s in slices] == [0, 0, 0, 0]
     assert _content(store) == _content(reference)
 
 
@@ -101,60 +90,70 @@ def test_slurm_array_variables_choose_the_slice(shapes: Path, tmp_path: Path) ->
     assert [s for s in range(12) if stream.is_done(s)] == [2, 6, 10]
 
 
-@pytest.mark.slow
+def _wait_until(condition: Callable[[], object], process: Running) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stderr
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _done(store: Path) -> int:
+    return len(list(store.glob("rgb/.done/[0-9]*.json")))
+
+
 def test_kill_9_at_random_moments_then_rerun_gives_the_same_bytes(
     shapes: Path, reference: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "s.zarr"
-    command = [*VIDATT, *map(str, _extract(shapes, store, "--workers", "1"))]
     moments = random.Random(7)
-    kills = 0
-    for _ in range(10):
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-            # up to the first commits and beyond: imports and the backbone take about four seconds
-            time.sleep(moments.uniform(0.5, 9.0))
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-    assert kills >= 2
+    # as the store comes to be, as a shard is written, and after further commits, each a little later than can be seen
+    reached: list[Callable[[], object]] = [
+        lambda: list(tmp_path.iterdir()),
+        (store / "zarr.json").exists,
+        lambda: list(store.glob(".tmp/*")),
+        lambda: _done(store) > 0,
+        lambda: _done(store) > before + 1,
+    ]
+    for condition in reached:
+        before = _done(store)
+        process = start_vidatt(*_extract(shapes, store, "--workers", "1"))
+        _wait_until(condition, process)
+        time.sleep(moments.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 0 < _done(store) < 12
     time.sleep(1.0)  # the children of the killed die with their parent
     done = _run(*_extract(shapes, store, "--workers", "1"))
     assert done.returncode == 0, done.stderr
     assert _content(store) == _content(reference)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_drains_and_the_same_command_continues(
-    shapes: Path, reference: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_every_signal_drains_and_the_same_command_continues(shapes: Path, reference: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
-    command = [*VIDATT, *map(str, _extract(shapes, store, "--workers", "1"))]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 60
-        while not (store / "rgb" / ".done" / "0.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        before = _done(store)
+        process = start_vidatt(*_extract(shapes, store, "--workers", "1"))
+        _wait_until(lambda: _done(store) > before, process)  # noqa: B023
         process.send_signal(number)
-        _, said = process.communicate(timeout=400)
-    assert process.returncode == 75, said
-    assert "Run the same command again" in said
-    stream = Store.open(store).stream("rgb")
-    assert 0 < len(stream.missing_shards()) < 12
+        assert process.wait() == 75, process.stderr
+        assert "Run the same command again" in process.stderr
+        assert before < 12 - len(Store.open(store).stream("rgb").missing_shards()) < 12
     assert _run(*_extract(shapes, store)).returncode == 0
     assert _content(store) == _content(reference)
 
 
 def test_a_worker_that_is_killed_is_replaced(shapes: Path, reference: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
-    command = [*VIDATT, *map(str, _extract(shapes, store, "--workers", "1"))]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not (store / "rgb" / ".done" / "0.json").exists():
-            time.sleep(0.01)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 1
-        os.kill(int(children[0]), signal.SIGKILL)
-        _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "SIGKILL" in said
+    process = start_vidatt(*_extract(shapes, store, "--workers", "1"))
+    while not (store / "rgb" / ".done" / "0.json").exists():
+        assert process.poll() is None, process.stderr
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    os.kill(int(children[0]), signal.SIGKILL)
+    assert process.wait() == 0, process.stderr
+    assert "SIGKILL" in process.stderr
     assert _content(store) == _content(reference)
 
 
@@ -209,7 +208,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "code", "message"), BAD, ids=[" ".join(b[0][:6]) for b in BAD])
 def test_wrong_use_is_one_clear_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
-    done = subprocess.run([*VIDATT, *arguments], check=False, capture_output=True, text=True, cwd=tmp_path, timeout=400)
+    done = vidatt(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from testkit.commands import vidatt
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -20,12 +19,16 @@ from vidatt.extract.streams import StreamConfig
 from vidatt.extract.video import VideoReader
 from vidatt.extract.views import CENTER, Geometry
 
+pytestmark = pytest.mark.slow
+SIDE = 56  # pixels: TV-L1 costs by the pixel
+VIDEOS = 6
+
 
 def _extract(videos: Path, store: Path, *more: str, code: int = 0) -> dict[str, Any]:
-    command = [sys.executable, "-m", "vidatt", "extract", "--dataset", "actionshapes", "--videos", str(videos),
-               "--store", str(store), "--recipe", "hands", "--resize", "short:112", "--crop", "112",
-               "--sampler", "centre:3", "--json", *more]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
+    done = vidatt(
+        "extract", "--dataset", "actionshapes", "--videos", videos, "--store", store, "--recipe", "hands",
+        "--resize", f"short:{SIDE}", "--crop", SIDE, "--sampler", "centre:3", "--json", *more,
+    )  # fmt: skip
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if code in (0, 1) else {"error": done.stderr}
 
@@ -37,7 +40,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shapes") / "videos"
-    generate(folder, videos=6, shapes=2, motions=1, n_jobs=1)
+    generate(folder, videos=VIDEOS, shapes=2, motions=1, n_jobs=1)
     return folder
 
 
@@ -45,7 +48,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "s.zarr"
     summary = _extract(shapes, path, "--workers", "1")
-    assert summary["outcomes"] == {"ok": 6}
+    assert summary["outcomes"] == {"ok": VIDEOS}
     assert {name: s["cube"][:2] for name, s in summary["streams"].items()} == {
         name: [7, 7] for name in ("rgb", "flow", "clip")
     }
@@ -55,7 +58,7 @@ def store(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_streams_stand_on_the_same_segments(store: Path) -> None:
     opened = Store.open(store)
     rgb, flow, clip = (opened.stream(name).reader() for name in ("rgb", "flow", "clip"))
-    for position in range(6):
+    for position in range(VIDEOS):
         first = rgb.frames(position)[:, 0]
         assert first.tolist() == np.minimum([7, 22, 37], 45 - 16).tolist()
         assert np.array_equal(flow.frames(position)[:, 0], first)
@@ -71,20 +74,20 @@ def test_streams_equal_their_parts_computed_by_hand(shapes: Path, store: Path) -
     position = 2
     with VideoReader(shapes / str(opened.index.paths[position])) as reader:
         pictures = [frame.rgb() for frame in reader.frames()]
-    geometry = Geometry(resize="short:112", crop_px=112)
+    geometry = Geometry(resize=f"short:{SIDE}", crop_px=SIDE)
 
     grays = np.stack([cv2.cvtColor(geometry.resized(p), cv2.COLOR_RGB2GRAY) for p in pictures])
     levels = quantise(tvl1(grays[:-1], grays[1:]))
     _, _, H, W = levels.shape
     left, top = geometry.center(W, H)
-    square = levels[:, :, top : top + 112, left : left + 112]
+    square = levels[:, :, top : top + SIDE, left : left + SIDE]
     first = opened.stream("flow").reader().frames(position)[:, 0]
     stacks = np.stack([np.ascontiguousarray(square[f : f + 10].transpose(2, 3, 0, 1)) for f in first])
-    stacks = stacks.reshape(-1, 112, 112, 20)
+    stacks = stacks.reshape(-1, SIDE, SIDE, 20)
     resized = np.stack([geometry.resized(picture) for picture in pictures])
     clips = np.stack([CENTER.cut(resized[f : f + 16], geometry, key=())[0] for f in first])
     for name, backbone, inputs in (("flow", "hof", stacks), ("clip", "hog3d", clips)):
-        setup = StreamConfig(name=name, backbone=backbone, resize="short:112", crop_px=112).setup("cpu")
+        setup = StreamConfig(name=name, backbone=backbone, resize=f"short:{SIDE}", crop_px=SIDE).setup("cpu")
         with torch.inference_mode():
             expected = setup.backbone(torch.from_numpy(inputs)).numpy()
         ours = opened.stream(name).reader().read_video(position)
@@ -112,8 +115,8 @@ def test_flow_in_the_worker_and_in_the_decoder_agree(shapes: Path, store: Path, 
     _extract(shapes, other, "--streams", "flow", "--window", "16", "--flow-engine", "torch")
     ours, theirs = (Store.open(p).stream("flow") for p in (other, store))
     assert (ours.recipe["flow"]["engine"], theirs.recipe["flow"]["engine"]) == ("torch", "numba")
-    a = np.concatenate([ours.reader().read_video(p).astype(np.float32) for p in range(6)])
-    b = np.concatenate([theirs.reader().read_video(p).astype(np.float32) for p in range(6)])
+    a = np.concatenate([ours.reader().read_video(p).astype(np.float32) for p in range(VIDEOS)])
+    b = np.concatenate([theirs.reader().read_video(p).astype(np.float32) for p in range(VIDEOS)])
     assert np.linalg.norm(a - b) / np.linalg.norm(b) < 0.1
 
 
@@ -127,10 +130,10 @@ def test_another_flow_is_refused(shapes: Path, store: Path) -> None:
 @pytest.mark.parametrize(("rule", "count"), [("10crop", 10), ("train:2", 2)])
 def test_views_are_a_leading_axis(shapes: Path, tmp_path: Path, rule: str, count: int) -> None:
     path = tmp_path / "s.zarr"
-    summary = _extract(shapes, path, "--views", rule, "--workers", "2")
-    assert all(s["segments"] == 6 * 3 for s in summary["streams"].values())
+    summary = _extract(shapes, path, "--views", rule, "--shard-videos", "2", "--workers", "2")
+    assert all(s["segments"] == VIDEOS * 3 for s in summary["streams"].values())
     again = tmp_path / "t.zarr"
-    _extract(shapes, again, "--views", rule, "--workers", "1")
+    _extract(shapes, again, "--views", rule, "--shard-videos", "2", "--workers", "1")
     assert _content(path) == _content(again)
     opened = Store.open(path)
     assert opened.views == count
@@ -152,11 +155,12 @@ def test_hof_of_a_mirrored_view_mirrors_its_bins(shapes: Path, tmp_path: Path) -
 
 
 def test_recipes_set_everything(shapes: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "vidatt", "extract", "--dataset", "actionshapes", "--videos", str(shapes),
-               "--store", str(tmp_path / "s.zarr"), "--recipe", "glka", "--weights", "random", "--dry-run",
-               "--json"]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=400)
+    done = vidatt(
+        "extract", "--dataset", "actionshapes", "--videos", shapes, "--store", tmp_path / "s.zarr",
+        "--recipe", "glka", "--weights", "random", "--dry-run", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["streams"].keys() == {"rgb"}
     assert plan["streams"]["rgb"]["cube"] == [7, 7, 512]
-    assert plan["segments"] == 6 * 2 * 30  # 45 frames: windows at 0 and 15
+    assert plan["segments"] == VIDEOS * 2 * 30  # 45 frames: windows at 0 and 15

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from testkit.stores import filled_store
 
-from vidatt.cache.store import Store
-from vidatt.cache.synthetic import synthetic_shard, synthetic_store
 from vidatt.heads.contract import FitDefaults, StreamShape
 from vidatt.heads.registry import build_head, default_preset, head_names, preset_names
 from vidatt.pipelines.fitting.fit import FitConfig, fit
@@ -21,12 +20,7 @@ from vidatt.pipelines.results.evaluate import evaluate
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("store") / "s.zarr"
-    made: Store = synthetic_store(path, [6] * 48)
-    stream = made.add_stream("rgb", cube_shape=(3, 3, 8), recipe={"made": "synthetic"})
-    for shard in range(made.shard_count):
-        stream.publish(shard, **synthetic_shard(stream, shard))
-    return path
+    return filled_store(tmp_path_factory.mktemp("store") / "s.zarr", [6] * 48, {"rgb": (3, 3, 8)}).path
 
 
 def _fit(store: Path, out: Path, head: str, **settings: str) -> Path:

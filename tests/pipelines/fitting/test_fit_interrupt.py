@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from testkit.commands import Running, start_program
+from testkit.stores import filled_store
 
-from vidatt.cache.synthetic import synthetic_shard, synthetic_store
 from vidatt.errors import InterruptedRunError, UsageError
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.results.evaluate import evaluate
@@ -32,11 +31,8 @@ def quick(store: Path, out: Path, **settings: str) -> FitConfig:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Path:
-    made = synthetic_store(tmp_path_factory.mktemp("stores") / "s.zarr", [5] * 100, videos_per_shard=16)
-    stream = made.add_stream("rgb", cube_shape=(5, 5, 12), recipe={"backbone": "synthetic"})
-    for shard in range(made.shard_count):
-        stream.publish(shard, **synthetic_shard(stream, shard))
-    return made.path
+    path = tmp_path_factory.mktemp("stores") / "s.zarr"
+    return filled_store(path, [5] * 100, {"rgb": (5, 5, 12)}, videos_per_shard=16).path
 
 
 def same(one: Path, other: Path) -> bool:
@@ -58,18 +54,18 @@ except VidattError as error:
     sys.exit(error.exit_code)
 """
 # twelve batches an epoch: hardly any interruption falls on the border of an epoch
-LONG = QUICK | {"steps": "400", "validate_every": "7", "batch_videos": "4"}
+LONG = QUICK | {"steps": "210", "validate_every": "7", "batch_videos": "4"}
 
 
-def start(store: Path, out: Path, interval: float) -> subprocess.Popen:
+def start(store: Path, out: Path, interval: float) -> Running:
     arguments = json.dumps([str(store), str(out), LONG, interval])
-    return subprocess.Popen([sys.executable, "-c", CHILD, arguments], stderr=subprocess.PIPE, text=True)
+    return start_program(CHILD, arguments)
 
 
-def wait_for(condition: Callable[[], bool], child: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], bool], child: Running) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert child.poll() is None, child.stderr.read()
+        assert child.poll() is None, child.stderr
         assert time.monotonic() < end
         time.sleep(0.005)
 
@@ -78,27 +74,24 @@ def wait_for(condition: Callable[[], bool], child: subprocess.Popen) -> None:
 def uninterrupted(store, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "uninterrupted"
     child = start(store, out, 60.0)
-    assert child.wait(120) == 0, child.stderr.read()
-    child.stderr.close()
+    assert child.wait(120) == 0, child.stderr
     return out
 
 
 @pytest.mark.slow
 def test_fit_killed_with_kill_9_resumes_to_bit_identical_weights(store, uninterrupted, tmp_path):
     out, kills = tmp_path / "killed", 0
-    for rows in (4, 20):
+    for rows in (4, 12):
         child = start(store, out, 0.0)
         history = out / "history.csv"
         wait_for(lambda: history.exists() and len(history.read_text().splitlines()) > rows, child)  # noqa: B023
         os.kill(child.pid, signal.SIGKILL)
         assert child.wait() == -signal.SIGKILL
-        child.stderr.close()
         assert (out / "checkpoint.pt").exists()
         assert not (out / "metrics.json").exists()
         kills += 1
     child = start(store, out, 60.0)
-    assert child.wait(120) == 0, child.stderr.read()
-    child.stderr.close()
+    assert child.wait(120) == 0, child.stderr
     assert kills == 2
     assert "continues after step" in (out / "log.txt").read_text()
     assert same(out, uninterrupted)
@@ -117,14 +110,12 @@ def test_fit_stops_in_good_order_on_a_signal_and_resumes(store, uninterrupted, t
     wait_for((out / "history.csv").exists, child)
     child.send_signal(number)
     assert child.wait(60) == 75
-    error = child.stderr.read().splitlines()[-1]
-    child.stderr.close()
+    error = child.stderr.splitlines()[-1]
     assert f"Stopped by {number.name} after step" in error
     assert "the same command continues" in error
     assert (out / "checkpoint.pt").exists()
     child = start(store, out, 60.0)
-    assert child.wait(120) == 0, child.stderr.read()
-    child.stderr.close()
+    assert child.wait(120) == 0, child.stderr
     assert same(out, uninterrupted)
 
 

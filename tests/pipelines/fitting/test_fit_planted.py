@@ -136,6 +136,7 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_fit_stan_finds_the_planted_cell_and_beats_the_mean(tmp_path):
     path = build(tmp_path / "s.zarr", videos=360).path
     scores = {}

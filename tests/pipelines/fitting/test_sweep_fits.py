@@ -6,18 +6,18 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from testkit.commands import start_vidatt, vidatt
+from testkit.stores import fill
 
 from vidatt.cache.layout import plan_layout
 from vidatt.cache.store import Store
-from vidatt.cache.synthetic import synthetic_shard, synthetic_store
+from vidatt.cache.synthetic import synthetic_store
 from vidatt.errors import InterruptedRunError, UnknownNameError, UsageError
 from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.fitting.sweep import Spread, SweepConfig, SweepRun, average_runs, members, parse_sweep, sweep
@@ -47,11 +47,7 @@ def store(tmp_path_factory) -> Path:
         layout=plan_layout(plain.index.length, 1, 16),
         attributes={"dataset": "synthetic"},
     )
-    for seed, name in enumerate(("rgb", "flow")):
-        stream = made.add_stream(name, cube_shape=(1, 1, 6), recipe={"stream": name})
-        for shard in range(made.shard_count):
-            stream.publish(shard, **synthetic_shard(stream, shard, seed))
-    return made.path
+    return fill(made, {"rgb": (1, 1, 6), "flow": (1, 1, 6)}).path
 
 
 def base(store: Path, out: Path, **changes) -> FitConfig:
@@ -106,6 +102,7 @@ def test_wrong_sweeps_are_refused_before_anything_begins(store, tmp_path, change
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_its_fits_one_by_one(store, tmp_path):
     config = SweepConfig(fit=base(store, tmp_path / "r"), vary={"lr": ("0.1", "0.01")}, seeds=2, splits=("a", "b"))
     result = sweep(config)
@@ -152,10 +149,6 @@ def test_summary_averages_over_splits_first_and_counts_whole_seeds_only():
     assert average_runs(_runs({(0, "1"): None}), "top1")[0].test.mean is None
 
 
-def vidatt(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "vidatt", *map(str, arguments)]
-
-
 def options(store: Path, out: Path, **settings: str) -> list[object]:
     given = [f"--set={key}={value}" for key, value in {**QUICK, **settings}.items()]
     return [
@@ -174,10 +167,10 @@ def options(store: Path, out: Path, **settings: str) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, tmp_path):
     extra = ["--streams", "rgb", "--set=optimiser=sgd", "--sweep", "lr=0.01,1e38", "--seeds", 2, "--jobs", 2, "--json"]
-    command = vidatt(*options(store, tmp_path / "r", weight_decay="1"), *extra)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    done = vidatt(*options(store, tmp_path / "r", weight_decay="1"), *extra)
     assert done.returncode == 1, done.stderr
     result = json.loads(done.stdout)
     assert [(row["setting"]["lr"], row["runs"], row["wanted"]) for row in result["rows"]] == [
@@ -199,35 +192,36 @@ def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, t
 def _resumed(folder: Path) -> None:
     """The history of a run that was stopped and continued has no gap."""
     steps = [int(row["step"]) for row in csv.DictReader((folder / "history.csv").read_text().splitlines())]
-    assert steps == list(range(100, 1201, 100))
+    assert steps == list(range(50, 601, 50))
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_leaves_checkpoints_and_continues(store, tmp_path):
     extra = ["--streams", "rgb", "--sweep", "lr=0.01,0.02,0.03", "--jobs", 2]
     out = tmp_path / "r"
-    command = vidatt(*options(store, out, steps="1200", validate_every="100"), *extra)
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = start_vidatt(*options(store, out, steps="600", validate_every="50"), *extra)
     deadline = time.monotonic() + 100
     while len(list(out.glob("*/history.csv"))) < 2:
-        assert child.poll() is None, child.stderr.read()
+        assert child.poll() is None, child.stderr
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGTERM)
-    _, said = child.communicate(timeout=300)
-    assert child.returncode == 75, said
+    assert child.wait() == 75, child.stderr
+    said = child.stderr
     assert "fits are finished; the same command continues" in said.splitlines()[-1]
     begun = [path for path in out.iterdir() if not (path / "metrics.json").exists()]
     assert begun
     assert all((path / "checkpoint.pt").exists() for path in begun)
-    settings = {**QUICK, "steps": "1200", "validate_every": "100"}
+    settings = {**QUICK, "steps": "600", "validate_every": "50"}
     fits = SweepConfig(fit=base(store, out, settings=settings), vary={"lr": ("0.01", "0.02", "0.03")})
     assert [row.runs for row in sweep(fits).rows] == [1] * 3
     for path in begun:
         _resumed(path)
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_of_one_process_continues(store, tmp_path):
-    settings = {**QUICK, "steps": "1200", "validate_every": "100"}
+    settings = {**QUICK, "steps": "600", "validate_every": "50"}
     fits = SweepConfig(fit=base(store, tmp_path / "r", settings=settings), vary={"lr": ("0.01", "0.02")})
 
     def stop() -> None:
@@ -247,8 +241,7 @@ def test_a_stopped_sweep_of_one_process_continues(store, tmp_path):
     _resumed(tmp_path / "r" / "lr=0.01")
 
 
+@pytest.mark.slow
 def test_command_refuses_jobs_without_a_sweep(store, tmp_path):
-    done = subprocess.run(
-        vidatt(*options(store, tmp_path / "r"), "--jobs", 2), capture_output=True, text=True, timeout=300, check=False
-    )
+    done = vidatt(*options(store, tmp_path / "r"), "--jobs", 2)
     assert (done.returncode, "--jobs is for several fits" in done.stderr) == (2, True)

@@ -371,6 +371,7 @@ def test_the_central_view_of_ten_crops_is_looked_at(tmp_path: Path) -> None:
     assert central_view(build(tmp_path / "ten.zarr", videos=3, views="10crop")) == 4
 
 
+@pytest.mark.slow
 def test_both_commands_on_generated_videos(tmp_path: Path) -> None:
     generate(tmp_path / "videos", variant="untrimmed", videos=6, shapes=2, motions=1, frames=60, n_jobs=1)
     stream = StreamConfig(name="rgb", backbone="hog", resize="short:112", crop_px=112)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
+from testkit.commands import vidatt
 
 from vidatt.errors import MissingFileError, RefusedError, UsageError
 from vidatt.pipelines.results.compare import compare
@@ -115,10 +114,9 @@ def test_fingerprints_that_differ_are_told(tmp_path):
 def test_command_prints_a_table_and_json(tmp_path):
     one = evaluated(tmp_path / "one", "aab", "aaa")
     other = evaluated(tmp_path / "two", "bbb", "aaa", ids=["v0", "v1", "x"])
-    command = [sys.executable, "-m", "vidatt", "compare", str(one), str(other)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = vidatt("compare", one, other)
     assert done.returncode == 0, done.stderr
     assert "1.000 : 0.000" in done.stdout
     assert "runs 1 and 2 share 2 videos; 1 and 1 others are left out of their test" in done.stdout
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300, check=False)
+    done = vidatt("compare", one, other, "--json")
     assert json.loads(done.stdout)["pairs"][0]["p_value"] == 0.5

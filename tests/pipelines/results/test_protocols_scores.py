@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from sklearn.metrics import average_precision_score
+from testkit.commands import vidatt
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -229,10 +228,7 @@ def test_background_videos_are_negatives_in_the_official_map(tmp_path):
 
 def test_command_prints_a_table_and_json(store, tmp_path):
     path = npz(tmp_path / "s.npz", labels=LABELS)
-    done = subprocess.run(
-        [sys.executable, "-m", "vidatt", "evaluate", str(path), "--json"],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = vidatt("evaluate", path, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == evaluate_scores(path).to_dict()
     text = CliRunner().invoke(main, ["evaluate", str(path)]).output

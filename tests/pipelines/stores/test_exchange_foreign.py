@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from testkit.commands import vidatt
 
 from vidatt.cache.interchange.foreign import TimeMap
 from vidatt.cache.store import Store
@@ -364,11 +363,7 @@ def test_dry_run_checks_everything_and_writes_nothing(tmp_path):
         import_store(config)
 
 
-def vidatt(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidatt", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
+@pytest.mark.slow
 def test_command_imports_the_real_fc6_features_as_documented(tmp_path, shared_data):
     source = shared_data / "features" / "ucf101_vgg16_fc6"
     done = vidatt(

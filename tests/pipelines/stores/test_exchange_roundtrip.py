@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from testkit.commands import vidatt
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -119,6 +118,7 @@ def test_export_and_import_give_the_store_again(tmp_path, form, views):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["s.zarr", out.name, "copy.zarr"])
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     length=st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any),
@@ -399,11 +399,7 @@ def test_import_of_an_export_refuses_options_for_foreign_material(tmp_path):
         back(tmp_path / "out.h5", tmp_path / "c.zarr", key="x")
 
 
-def vidatt(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vidatt", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-
-
+@pytest.mark.slow
 def test_commands_export_and_import_end_to_end(tmp_path):
     store = rich(tmp_path / "s.zarr", MIXED)
     done = vidatt("cache", "export", store.path, tmp_path / "out.h5", "--format", "hdf5", "--json")
