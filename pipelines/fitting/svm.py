@@ -50,9 +50,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         raise UsageError(f"Head {config.head!r} is not fitted by a solver.")
     hot = multi_hot(index.labels, len(index.classes))
     videos = np.concatenate([plan.train, plan.validation])
-    n = len(plan.train)
-    jobs = _jobs()
-    length = head.coefficients.shape[1]
+    n, jobs, length = len(plan.train), _jobs(), head.coefficients.shape[1]
     run.say(
         f"{config.head} ({config.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} numbers, "
         f"{machine_count(head.classes, head.form)} machines {head.form} in {jobs} threads"

@@ -184,7 +184,7 @@ def test_what_detect_says_is_what_its_file_is_worth(run: Path, tmp_path: Path) -
         (truth / f"{name}_test.txt").write_text("".join(lines))
     unclear = ["v{:03} {} {}\n".format(v, *UNCLEAR) for v in range(0, 60, 3)]
     (truth / "Ambiguous_test.txt").write_text("".join(unclear))
-    official = evaluate_detections(Path(result["out"]), truth=truth, rule="thumos14")
+    official = evaluate_detections(Path(result["out"]), truth=truth, rule="thumos14").to_dict()
     assert official["map"] == result["measures"]["thumos14"]["map"]
     assert official["ambiguous"] == result["measures"]["thumos14"]["ambiguous"] == 20
     assert official["detections"] == result["proposals"] > 0
@@ -353,7 +353,7 @@ def test_attention_does_not_depend_on_how_many_videos_are_read_at_once(
     made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = list(attention(made, device="cpu", with_segments=True))
-    monkeypatch.setattr("vidatt.pipelines.results.evaluate.SEGMENTS_AT_ONCE", 2 * T + 1)
+    monkeypatch.setattr("vidatt.pipelines.runs.attention.SEGMENTS_AT_ONCE", 2 * T + 1)
     for one, other in zip(together, attention(made, device="cpu", with_segments=True), strict=True):
         assert one.id == other.id
         assert one.segments is not None
