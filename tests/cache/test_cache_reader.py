@@ -18,7 +18,7 @@ from testkit.stores import filled_store
 from vidatt.cache.shards import OPEN_FILES
 from vidatt.cache.store import Store
 from vidatt.cache.stream import Stream
-from vidatt.cache.synthetic import synthetic_shard
+from vidatt.cache.synthetic import synthetic_shard, synthetic_store
 from vidatt.errors import CorruptStoreError, ShardMissingError, UsageError
 
 
