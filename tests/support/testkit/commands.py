@@ -19,8 +19,9 @@ from pathlib import Path
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["torch", "zarr", "h5py", "google_crc32c", "safetensors.torch"])  # not vidatt itself
 
-_BEGIN = """
-import os, signal, sys
+# It ends as an interpreter does: multiprocessing's own end waits for joblib's workers before anybody dismisses them.
+_PROCESS = """
+import atexit, os, signal, sys, threading, traceback
 os.chdir(folder)
 os.environ.clear()
 os.environ.update(environment)
@@ -29,7 +30,19 @@ for number, path in ((1, out), (2, err)):
 sys.path[:0] = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
 sys.argv[:] = arguments
 signal.signal(signal.SIGINT, signal.default_int_handler)
-exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+code = 0
+try:
+    exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+except SystemExit as ending:
+    code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+except BaseException:
+    traceback.print_exc()
+    code = 1
+threading._shutdown()
+atexit._run_exitfuncs()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code)
 """
 _VIDATT = "from vidatt.cli.main import main; main(prog_name='vidatt')"
 
@@ -46,7 +59,7 @@ class Running:
             "arguments": arguments, "program": program,
         }  # fmt: skip
         self.arguments = arguments
-        self._process = _FORKS.Process(target=exec, args=(_BEGIN, given))
+        self._process = _FORKS.Process(target=exec, args=(_PROCESS, given))
         self._process.start()
         self.pid: int = self._process.pid or 0
 
