@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vidatt.extract.datasets.generator import generate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
@@ -22,6 +24,7 @@ assert looked.spatial.shape == (4, 1, K, K) and abs(looked.temporal.sum() - 1) <
 """
 
 
+@pytest.mark.slow
 def test_blocks_of_the_page_run_in_order(tmp_path: Path) -> None:
     generate(tmp_path / "clips", videos=12, shapes=2, motions=1, frames=24, n_jobs=1)
     lines, program, inside = PAGE.read_text().splitlines(), [], False

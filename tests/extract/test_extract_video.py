@@ -188,6 +188,7 @@ def test_a_folder_is_not_a_video(tmp_path: Path) -> None:
         expected_frames(tmp_path)
 
 
+@pytest.mark.slow
 def test_decoder_that_hangs_costs_one_video(tmp_path: Path, clip: Path) -> None:
     pipe = tmp_path / "never.mp4"
     os.mkfifo(pipe)  # opening it blocks inside FFmpeg until somebody writes, which nobody does

@@ -32,6 +32,7 @@ def difference(monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamKind]:
     del KINDS[kind.name]
 
 
+@pytest.mark.slow
 def test_a_registered_kind_is_extracted_beside_the_others(difference: StreamKind, tmp_path: Path) -> None:
     generate(tmp_path / "videos", videos=6, shapes=2, motions=1, frames=12, n_jobs=1)
     size = {"backbone": "hog", "resize": "short:56", "crop_px": 56}
