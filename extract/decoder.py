@@ -13,11 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .child import Bug, Child
-from .segments import Alive, Message, VideoEnd, VideoJob, read_segments
-from .video import VideoReport
+from .segments import Alive, Message, VideoEnd, VideoJob, nothing_read, read_segments
 from .windows import StreamInput, load_engines
 
 RUN_AHEAD_CHUNKS = 4
@@ -53,7 +50,7 @@ def serve(connection: Connection[Any, Any]) -> None:
             read_segments(job, streams, outbox.put)
         except Exception:  # noqa: BLE001 - whatever is no outcome is a bug, never the video's fault; the parent raises it
             if limit and _address_space() > limit - NEARLY_BYTES:  # PyAV imports as it goes, which then fails
-                outbox.put(_lost("out_of_memory", f"not enough memory within the decoder's {limit / 1e9:g} GB"))
+                outbox.put(nothing_read("out_of_memory", f"not enough memory within the decoder's {limit / 1e9:g} GB"))
             else:
                 outbox.put(Bug(f"{traceback.format_exc()}while reading {job.path}"))
 
@@ -114,13 +111,15 @@ class Decoder:
                 if not child.connection.poll(timeout):
                     child.kill()
                     self._child = None
-                    yield _lost("decoder_hang", f"the decoder gave no sign of life for {timeout:g} s and was stopped")
+                    yield nothing_read(
+                        "decoder_hang", f"the decoder gave no sign of life for {timeout:g} s and was stopped"
+                    )
                     return
                 message: Message = child.receive()
             except (EOFError, ConnectionResetError):
                 cause = child.died_of()
                 self._child = None
-                yield _lost("decoder_crash", f"the decoder process was {cause}")
+                yield nothing_read("decoder_crash", f"the decoder process was {cause}")
                 return
             if isinstance(message, Alive):
                 continue
@@ -139,7 +138,3 @@ class Decoder:
         if self._child is not None:
             self._child.kill()
             self._child = None
-
-
-def _lost(outcome: str, detail: str) -> VideoEnd:
-    return VideoEnd(VideoReport(outcome=outcome, detail=detail), np.empty(0, np.int64), -1, np.empty(0))

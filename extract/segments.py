@@ -81,6 +81,11 @@ class _Pass:
         return len(self.times)
 
 
+def nothing_read(outcome: str, detail: str) -> VideoEnd:
+    """Return the end of a video that gives no segment."""
+    return VideoEnd(VideoReport(outcome=outcome, detail=detail), np.empty(0, np.int64), -1, np.empty(0))
+
+
 def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
     """Decode one video once and emit the inputs of its segments, then a `VideoEnd`.
 
@@ -90,16 +95,11 @@ def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callabl
     try:
         _read(job, streams, emit)
     except VideoProblemError as problem:
-        emit(
-            VideoEnd(
-                VideoReport(outcome=problem.outcome, detail=problem.detail), np.empty(0, np.int64), -1, np.empty(0)
-            )
-        )
+        emit(nothing_read(problem.outcome, problem.detail))
     except (MemoryError, cv2.error) as error:
         if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
             raise
-        report = VideoReport(outcome="out_of_memory", detail="not enough memory while decoding")
-        emit(VideoEnd(report, np.empty(0, np.int64), -1, np.empty(0)))
+        emit(nothing_read("out_of_memory", "not enough memory while decoding"))
 
 
 def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:

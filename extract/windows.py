@@ -13,13 +13,11 @@ import numpy as np
 
 from ..errors import UsageError
 from .flow.levels import quantise
-from .flow.preset import find_preset
+from .flow.preset import CPU_ENGINES, find_preset
 from .views import Geometry, Views
 
 CHUNK_BYTES = 4 << 20
 """Inputs are handed on in pieces of about this size, so that memory follows the window and not the video."""
-CHILD_ENGINES = ("numba", "opencv")
-"""TV-L1 engines that run where frames are decoded; the others run in the worker, on its device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ class StreamInput:
     @property
     def flow_in_worker(self) -> bool:
         """Whether flow is computed by the worker, on its device, and not where frames are decoded."""
-        return self.kind.flow_fields > 0 and self.flow.engine not in CHILD_ENGINES
+        return self.kind.flow_fields > 0 and self.flow.engine not in CPU_ENGINES
 
 
 @dataclass(frozen=True, eq=False)

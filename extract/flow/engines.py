@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import UnknownNameError, UsageError
-from .preset import TVL1Preset, find_preset
+from .preset import CPU_ENGINES, TVL1Preset, find_preset
 
 ENGINES = {
     "numba": "install it with: pip install numba",
@@ -24,8 +24,6 @@ ENGINES = {
     "triton": "install it with: pip install triton",
 }
 """Engines, and the way out where one is missing."""
-
-CPU_ENGINES = ("numba", "opencv")
 
 logger = logging.getLogger(__name__)
 

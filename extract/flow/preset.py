@@ -8,6 +8,8 @@ from typing import Literal
 
 from ...errors import UnknownNameError, UsageError
 
+CPU_ENGINES = ("numba", "opencv")
+"""Engines that run on the CPU, where frames are decoded; the others run in the worker, on its device."""
 EARLY_STOPPING = frozenset({"numba", "opencv"})
 """Engines that can end a warp when the flow has settled; the others run a fixed number of iterations."""
 
