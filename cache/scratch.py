@@ -59,10 +59,12 @@ def _is_dead(folder: Path, prefix: str) -> bool:
 
 def make_scratch(parent: Path) -> Path:
     """Make a private folder below `parent`, which a sweep may be removing at this very moment."""
+    parent.parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / scratch_name()
     while True:
-        parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # not mkdir's exist_ok, which looks again and may find it gone
+            parent.mkdir()
         try:
-            folder = parent / scratch_name()
             folder.mkdir()
         except FileNotFoundError:
             continue
