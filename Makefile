@@ -1,5 +1,5 @@
 # Two commands on a bare machine with Python 3.11 or newer and make: `make demo` and `make test`.
-# While working: `make check`, the same without the tests of more than two seconds.
+# While working: `make check`, the same without the tests of more than a second.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,7 @@ types: $(VENV)/installed-dev
 tests: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# those that take less than two seconds each
+# those that take less than a second each
 fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 

@@ -207,6 +207,7 @@ def test_decoder_that_hangs_costs_one_video(tmp_path: Path, clip: Path) -> None:
         decoder.close()
 
 
+@pytest.mark.slow
 def test_decoder_that_dies_costs_one_video(tmp_path: Path, clip: Path) -> None:
     pipe = tmp_path / "never.mp4"
     os.mkfifo(pipe)
@@ -230,6 +231,7 @@ def test_decoder_that_dies_costs_one_video(tmp_path: Path, clip: Path) -> None:
         decoder.close()
 
 
+@pytest.mark.slow
 def test_decoder_that_died_between_videos_is_replaced(clip: Path) -> None:
     decoder = Decoder((RAW,), DecoderSettings())
     try:

@@ -274,6 +274,7 @@ def test_svm_that_cannot_fit_in_memory_says_how_much_it_takes():
         require_memory(2_000_000, 25_088, 101)
 
 
+@pytest.mark.slow
 def test_svm_that_is_interrupted_is_not_finished_and_starts_again(store, tmp_path):
     settings = {"grid": ",".join(f"{C / 10:g}" for C in range(1, 400)), "folds": "10"}
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGTERM])
