@@ -23,7 +23,7 @@ import zarr
 
 from ..errors import CorruptStoreError
 from .fingerprint import canonical_json
-from .scratch import abandoned, link, make_scratch, remove_if_empty, remove_scratch, scratch_name, sync, write
+from .scratch import abandoned, link, make_scratch, naming, remove_if_empty, remove_scratch, scratch_name, sync, write
 
 ARRAYS = ("cubes", "frames", "seconds")
 """The arrays of a stream; all have the same rows, shards and chunks."""
@@ -110,7 +110,8 @@ def sweep(store: Path, streams: list[Path]) -> int:
             complete(stream, shard)
     for folder in dead:
         shutil.rmtree(folder, ignore_errors=True)  # another sweep may be at it
-    remove_if_empty(root)
+    if root.exists():  # a store on a read-only mount has none
+        remove_if_empty(root)
     return len(dead)
 
 
@@ -210,7 +211,8 @@ def _write_shard(array: Path, scratch: Path, shard: int, rows: np.ndarray, *, ke
     with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
         private = zarr.open_array(str(scratch), mode="r+")
     start = shard * private.shards[0]  # type: ignore[index]
-    private[start : start + len(rows)] = rows  # one aligned assignment = one file
+    with naming(scratch):
+        private[start : start + len(rows)] = rows  # one aligned assignment = one file
     for path in scratch.glob("c.*"):
         sync(path)
     sync(scratch)

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -120,9 +120,20 @@ def move(source: Path, target: Path) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let a write that the system refuses (a full disk, a limit) say which file it was for: its error does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a new file and wait until it is on disk."""
-    with path.open("xb") as file:
+    with naming(path), path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -132,7 +143,7 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
     """Write beside the target, fsync, rename: a reader sees the old file or the new one, whole."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with scratch.open("wb") as file:
+        with naming(path), scratch.open("wb") as file:
             if isinstance(content, bytes):
                 file.write(content)
             else:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -214,7 +214,7 @@ class Run:
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replace `checkpoint.pt`: tensors and plain types only."""
-        write_atomically(self.path / CHECKPOINT, lambda file: torch.save(dict(state), file))
+        write_atomically(self.path / CHECKPOINT, lambda file: _save(dict(state), file))
 
     def checkpoint(self) -> dict[str, Any] | None:
         """`checkpoint.pt` on the CPU, or None if there is none."""
@@ -225,6 +225,16 @@ class Run:
     def drop_checkpoint(self) -> None:
         """Remove `checkpoint.pt`: a finished run needs none."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    """Call `torch.save`; a full disk is told as that, and not as what it leads to inside the writer of PyTorch."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _key(evaluation: Evaluation) -> str:
