@@ -322,7 +322,7 @@ register(
         presets={
             "default": _WW_FIT,  # Bahdanau's energy, which the paper cites; the printed one does not depend on time
             "paper": {"temporal": "paper", **_WW_FIT},
-            "repo": {"temporal": "post_lstm", "regularisers": "repo", **_WW_FIT},
+            "repo": {"temporal": "post_lstm", "start": "zeros", "regularisers": "repo", **_WW_FIT},
             "small": {"filters": (32, 16), "lstm": 32, "energy": 32, **_SMALL_FIT},
         },
     ),
@@ -361,7 +361,11 @@ register(
         summary="an LSTM over the segments whose state attends to the cells of the next one",
         paper="Sharma et al., Action Recognition using Visual Attention, arXiv:1511.04119, 2015",
         presets={
-            "paper": {"optimiser": "adam", "lr": 1e-4, "weight_decay": 1e-5},
+            "paper": {"optimiser": "adam", "lr": 1e-4, "weight_decay": 1e-5},  # the authors' script for UCF-11
+            "hmdb51": {  # their other script; its decay is not halved, its descent has no momentum
+                "attention_layers": 3, "lstm": 1024, "output": 1024, "last_segments": 16, "reduction": "sum",
+                "optimiser": "sgd", "lr": 1e-5, "momentum": 0.0, "weight_decay": 2e-5, "milestones": (),
+            },
             "small": {"attention": 64, "lstm": 64, "output": 64, **_SMALL_FIT},
         },
     ),
