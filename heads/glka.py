@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +21,7 @@ from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, re
 from .fusion.score_fusion import Rule, fuse_probabilities
 from .layers.clips import Clips
 from .layers.glka_attention import Descriptors, FeatureFusion, LearnedAttention, StatisticAttention, fuse_features
+from .layers.pretrained import read_weights
 from .layers.segments import Segments
 from .layers.sru import Sru
 from .layers.starting import classifier
@@ -300,23 +299,6 @@ class Glka(Head):
             hinge = (reference - probability[:, :, order.index(part)] + self.config.ga_margin).clamp_min(0)
             total = total + self.config.ga_weight * (hinge * hot).sum(-1) / hot.sum(-1)
         return total
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or the `weights.safetensors` of a run folder, to the CPU.
-
-    Raises
-    ------
-    WeightsError
-        If it is not there or cannot be read.
-    """
-    path = path / "weights.safetensors" if path.is_dir() else path
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not there: give a finished run's folder or a safetensors file.") from None
-    except SafetensorError as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error}); give a finished run's folder.") from None
 
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {

@@ -341,6 +341,7 @@ register(
         paper=_TCLSTA,
         presets={
             "paper": {"batch_videos": 2, "validate_every": 1_000, **_TCLSTA_FIT},  # 64 frames, at 25 a video
+            "paper-flow": {"batch_videos": 2, "validate_every": 1_000, **_TCLSTA_FIT, "steps": 60_000},
             "small": _TCLSTA_SMALL,
         },
     ),
@@ -351,7 +352,10 @@ register(
         head=TclstaCln,
         summary="tclsta's branches of two streams, each attending to its segments guided by the other",
         paper=_TCLSTA,
-        presets={"paper": {"batch_videos": 64, **_TCLSTA_FIT}, "small": {"cln": 64, **_TCLSTA_SMALL}},
+        presets={
+            "paper": {"first": "motion", "batch_videos": 64, **_TCLSTA_FIT},
+            "small": {"cln": 64, **_TCLSTA_SMALL},
+        },
     ),
 )
 register(
