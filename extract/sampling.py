@@ -67,6 +67,11 @@ class Sampler:
         return int(self.values[0]) if self.rule in ("uniform", "centre") else None
 
     @property
+    def window_segments(self) -> int | None:
+        """Segments per window of `windows`, None of other rules."""
+        return int(self.values[0]) if self.rule == "windows" else None
+
+    @property
     def needs_rate(self) -> bool:
         """Whether a video must state its frame rate."""
         return self.rule == "fps"

@@ -138,7 +138,9 @@ class TclstaCln(Tclsta):
             places = place_branches([stream.name for stream in self.streams], self.sources)
             for branch, (source, place) in zip(self.branches, places, strict=True):
                 prefix = f"branches.{place}."
-                given = {k.removeprefix(prefix): v for k, v in read_weights(Path(source)).items() if k.startswith(prefix)}
+                given = {
+                    k.removeprefix(prefix): v for k, v in read_weights(Path(source)).items() if k.startswith(prefix)
+                }
                 take(branch.state_dict(), given, source)
         self.unloaded = False
 

@@ -7,9 +7,9 @@ numbers are the paper's; docs/glka.md says what it leaves open and what its prin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ COMPOSITE = ("gs", "gl")
 class GlkaConfig(HeadConfig):
     """Which models, what they read, how their scores become one, and what is loaded and frozen."""
 
+    reads_windows: ClassVar[bool] = True
+
     parts: tuple[Part, ...] = ("gp", "gs", "gl")
     predict: tuple[Part, ...] = ()  # the parts whose scores count, in the prediction and the cross-entropy; () = all
     # attention
@@ -54,7 +56,7 @@ class GlkaConfig(HeadConfig):
     rnn_dropout: float = 0.6  # of the inputs of the matrix products, one mask for all segments
     dropout: float = 0.0  # of the outputs of every segment, before the classifier
     clip_segments: int | None = 30  # segments per clip; none = a video is one clip
-    clip_stride: int = 15
+    clip_stride: int = 15  # on a store that was sampled in windows, each window is a clip whatever this says
     max_clips: int = 20  # per video, evenly spaced
     # scores
     score_fusion: Rule = "average"  # over the parts
@@ -110,6 +112,16 @@ class GlkaConfig(HeadConfig):
                 f"Setting predict={','.join(self.predict)}: nothing trains {', '.join(idle)}; drop it from parts, or "
                 "freeze gp with freeze_reference=true."
             )
+
+    def on_windows(self, length: int) -> GlkaConfig:
+        """Clips are the windows; see `HeadConfig.on_windows`."""
+        if self.clip_segments != length:
+            raise UsageError(
+                f"Setting clip_segments={'none' if self.clip_segments is None else self.clip_segments}: the store's "
+                f"segments are windows of {length} frames, which are the clips; use clip_segments={length}, or a store "
+                "of another sampler."
+            )
+        return replace(self, clip_stride=length)
 
 
 class PartModel(nn.Module):

@@ -367,8 +367,16 @@ register(
         presets={
             "paper": {"optimiser": "adam", "lr": 1e-4, "weight_decay": 1e-5},  # the authors' script for UCF-11
             "hmdb51": {  # their other script; its decay is not halved, its descent has no momentum
-                "attention_layers": 3, "lstm": 1024, "output": 1024, "last_segments": 16, "reduction": "sum",
-                "optimiser": "sgd", "lr": 1e-5, "momentum": 0.0, "weight_decay": 2e-5, "milestones": (),
+                "attention_layers": 3,
+                "lstm": 1024,
+                "output": 1024,
+                "last_segments": 16,
+                "reduction": "sum",
+                "optimiser": "sgd",
+                "lr": 1e-5,
+                "momentum": 0.0,
+                "weight_decay": 2e-5,
+                "milestones": (),
             },
             "small": {"attention": 64, "lstm": 64, "output": 64, **_SMALL_FIT},
         },

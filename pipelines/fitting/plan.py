@@ -11,6 +11,7 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
+from ...extract.sampling import Sampler
 from ...heads.contract import StreamShape
 from ...heads.registry import HeadSettings, resolve_settings
 from ..metrics.classification import multi_hot
@@ -94,6 +95,7 @@ def plan_fit(config: FitConfig) -> FitPlan:
     names = config.streams or tuple(store.stream_names)
     if not names:
         raise UsageError(f"Store {config.store} has no stream yet; run `vidatt extract` first.")
+    settings, sampled = _as_sampled(settings, store)
     shapes = {name: store.stream(name).cube_shape for name in names}
     split = choose_split(store, config.split)
     videos, notes = _training_list(config, store, names, split)
@@ -110,12 +112,28 @@ def plan_fit(config: FitConfig) -> FitPlan:
         settings=settings,
         train=videos[~held.validation],
         validation=videos[held.validation],
-        notes=(*notes, held.note),
+        notes=(*sampled, *notes, held.note),
         on=on,
     )
     if on is not None:
         _require_same_validation(require_fit(on), on.path, ids_digest(store.index.ids[plan.validation]))
     return plan
+
+
+def _as_sampled(settings: HeadSettings, store: Store) -> tuple[HeadSettings, list[str]]:
+    """Return the settings on the segments that this store has, and what is to be said about that."""
+    rule = store.plan.sampler
+    windows = Sampler.parse(rule).window_segments if rule else None
+    if windows is None:
+        return settings, []
+    if settings.config.reads_windows:
+        return replace(settings, config=settings.config.on_windows(windows)), [
+            f"clips are the store's windows of {windows} frames ({rule})"
+        ]
+    return settings, [
+        f"the store's segments are windows of {windows} frames end to end ({rule}); head {settings.name} reads them as "
+        "one sequence"
+    ]
 
 
 def _training_list(config: FitConfig, store: Store, names: tuple[str, ...], split: str) -> tuple[np.ndarray, list[str]]:

@@ -26,7 +26,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def _fit(store: Store, out: Path, streams: tuple[str, ...], head: str = "tclsta", **settings: str) -> Run:
     fit(
         FitConfig(
-            store=store.path, out=out, head=head, streams=streams, preset="small", device="cpu",
+            store=store.path,
+            out=out,
+            head=head,
+            streams=streams,
+            preset="small",
+            device="cpu",
             settings=SMALL | settings,
         )  # fmt: skip
     )
