@@ -61,9 +61,8 @@ class GuidedCells(nn.Module):
         for linear in (self.of_cells, self.of_state, self.u):
             nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(self.of_cells.bias)
-        for linear in self.deeper:
-            nn.init.orthogonal_(linear.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        for deeper in self.deeper.parameters():
+            (nn.init.orthogonal_ if deeper.ndim == 2 else nn.init.zeros_)(deeper)
 
     def forward(self, cells: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """[B, L, D] and [B, H] -> attended [B, D] and weights [B, L]."""

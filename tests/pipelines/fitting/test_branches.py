@@ -33,7 +33,7 @@ def _fit(store: Store, out: Path, streams: tuple[str, ...], head: str = "tclsta"
             preset="small",
             device="cpu",
             settings=SMALL | settings,
-        )  # fmt: skip
+        )
     )
     return Run.open(out)
 
@@ -71,11 +71,11 @@ def test_branches_that_do_not_fit_are_refused(store: Store, tmp_path: Path) -> N
     rgb = _fit(store, tmp_path / "rgb", ("rgb",))
     with pytest.raises(WeightsError, match="no run of stream 'flow' among them"):
         _fit(store, tmp_path / "a", ("rgb", "flow"), "tclsta-cln", branches=str(rgb.path))
+    flow = _fit(store, tmp_path / "flow", ("flow",), cam="7")
     with pytest.raises(WeightsError, match="was it fitted on other streams, classes or sizes"):
-        flow = _fit(store, tmp_path / "flow", ("flow",), cam="7")
         _fit(store, tmp_path / "b", ("rgb", "flow"), "tclsta-cln", branches=f"{rgb.path},{flow.path}")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(WeightsError, match="is no run of a head"):
-        (tmp_path / "empty").mkdir()
         _fit(store, tmp_path / "c", ("rgb", "flow"), "tclsta-cln", branches=str(tmp_path / "empty"))
     with pytest.raises(UsageError, match="freeze_branches=true: needs branches"):
         _fit(store, tmp_path / "d", ("rgb", "flow"), "tclsta-cln", freeze_branches="yes")

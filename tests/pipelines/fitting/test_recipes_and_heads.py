@@ -1,4 +1,4 @@
-"""Recipe, store and head together: every clip that a head cuts is a stretch of the video, whatever the store's sampler."""
+"""Recipe, store and head together: every clip that a head cuts is a stretch of the video, whatever the sampler."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _plan(store: Store, head: str, **settings: str) -> FitPlan:
             device="cpu",
             validation_share=0.0,
             settings=settings,
-        )  # fmt: skip
+        )
     )
 
 
