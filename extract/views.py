@@ -83,8 +83,16 @@ class Geometry:
             width, height = max(self.crop_px, round(width * scale)), max(self.crop_px, round(height * scale))
         return width, height
 
-    def resized(self, frame: np.ndarray) -> np.ndarray:
-        """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop."""
+    def resized(self, frame: np.ndarray, *, first: tuple[int, int] | None = None) -> np.ndarray:
+        """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop.
+
+        Parameters
+        ----------
+        first : (width, height) of the video's first frame. One that is of another size, and would not get the size
+            that the first gets, is stretched to it, as players do: a segment has frames of one size.
+        """
+        if first is not None and (size := self.target_px(*first)) != self.target_px(frame.shape[1], frame.shape[0]):
+            return _resize(frame, *size)
         left, top, width, height = self.part_px(frame.shape[1], frame.shape[0])
         return _resize(frame[top : top + height, left : left + width], *self._resized_px(width, height))
 
