@@ -32,7 +32,7 @@ _NAMES = {
 
 def write_index(path: Path, index: Index) -> None:
     """Write the index as a new Zarr group at `path`."""
-    group = zarr.create_group(str(path), zarr_format=3, attributes={"multi_label": index.multi_label})
+    group = zarr.create_group(path, zarr_format=3, attributes={"multi_label": index.multi_label})
     for field, name in _NAMES.items():
         _write(group, name, getattr(index, field))
     _write(group, "class", np.array(index.classes, np.dtypes.StringDType()))
@@ -50,7 +50,7 @@ def read_index(path: Path) -> Index:
         If an array is missing or damaged. (A missing chunk reads as zeros: the caller compares the digest.)
     """
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(path, mode="r")
         columns: dict[str, Any] = {field: _read(group, name) for field, name in _NAMES.items()}
         return Index(
             **columns,

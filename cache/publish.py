@@ -200,7 +200,7 @@ def _write_shard(
     shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
     # The setting is not stored; zarr 3.1.6 ignores it in open_array, and 3.1.3 has no Array.with_config.
     with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
-        private = zarr.open_array(str(scratch), mode="r+")
+        private = zarr.open_array(scratch, mode="r+")
     shards, chunks = private.shards, private.chunks
     assert shards is not None
     # That all is fill is seen at memory speed; zarr would encode each chunk to see it.

@@ -71,7 +71,7 @@ class Store(StoreRows):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
             try:
-                zarr.create_group(str(scratch), zarr_format=3, attributes=attributes)
+                zarr.create_group(scratch, zarr_format=3, attributes=attributes)
                 write_index(scratch / _INDEX, index)
                 sync_tree(scratch)
                 if not move(scratch, path) and not (path / "zarr.json").exists():
