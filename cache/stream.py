@@ -43,6 +43,7 @@ class Stream(StreamFiles):
         frames: np.ndarray,
         seconds: np.ndarray,
         outcomes: Sequence[VideoOutcome],
+        replaces: str | None = None,
     ) -> bool:
         """Commit a whole shard: atomic, durable, first writer wins.
 
@@ -52,6 +53,7 @@ class Stream(StreamFiles):
         frames : [rows, 3] int32, first, centre and stop frame in decode order; padding is -1
         seconds : [rows] float64, presentation time of the centre frame
         outcomes : one for each of `store.shard_videos(shard)`, in that order
+        replaces : `publish.marker_digest` of the marker that this content is to replace; None = a shard not done yet
 
         Returns
         -------
@@ -78,7 +80,7 @@ class Stream(StreamFiles):
             "job": os.environ.get("SLURM_JOB_ID"),
             "versions": {"vidatt": __version__, "zarr": zarr.__version__, "numpy": np.__version__},
         }
-        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=self.store.equal_lengths)
+        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=self.store.equal_lengths, replaces=replaces)
 
     def _check(self, shard: int, frames: np.ndarray, outcomes: Sequence[VideoOutcome]) -> None:
         """Refuse a ledger that tells other videos or other segments than the rows do."""
