@@ -41,6 +41,7 @@ class Stream(StreamFiles):
         frames: np.ndarray,
         seconds: np.ndarray,
         outcomes: Sequence[VideoOutcome],
+        replaces: str | None = None,
     ) -> bool:
         """Commit a whole shard: atomic, durable, first writer wins.
 
@@ -50,6 +51,7 @@ class Stream(StreamFiles):
         frames : [rows, 3] int32, first, centre and stop frame in decode order; padding is -1
         seconds : [rows] float64, presentation time of the centre frame; padding is NaN
         outcomes : one for each of `store.shard_videos(shard)`, in that order
+        replaces : `publish.marker_digest` of the marker that this content is to replace; None = a shard not done yet
 
         Returns
         -------
@@ -78,13 +80,16 @@ class Stream(StreamFiles):
             "plan": self.store.shard_plan(shard),
             "versions": {"vidatt": __version__, "zarr": zarr.__version__, "numpy": np.__version__},
         }
-        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=self._all_there(shard, outcomes))
+        dense = self._all_there(shard, outcomes)
+        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=dense, replaces=replaces)
 
     def _all_there(self, shard: int, outcomes: Sequence[VideoOutcome]) -> bool:
         """Whether every row of a shard is a real segment; else chunks of padding are left out and cost nothing."""
         videos = self.store.shard_videos(shard)
         lengths = self.store.index.length[videos.start : videos.stop].tolist()
-        return self.store.equal_lengths and [outcome.segments for outcome in outcomes] == lengths
+        # By the shard alone: its bytes stay the same when the store is extended by videos of another length.
+        equal = set(lengths) == {self.store.chunk_rows}
+        return equal and [outcome.segments for outcome in outcomes] == lengths
 
     def _check(self, shard: int, frames: np.ndarray, outcomes: Sequence[VideoOutcome]) -> None:
         """Refuse a ledger that tells other videos or other segments than the rows do."""
