@@ -181,6 +181,21 @@ class Store(StoreRows):
             )
         return stream
 
+    def copy_stream(self, other: Stream) -> Stream:
+        """Make the stream that another store of the same plan has, without shards; or open the one that is there."""
+        if other.name not in self.stream_names:
+            scratch = make_scratch(self.path / publish.SCRATCH)
+            try:
+                for part in ("", *publish.ARRAYS):
+                    (scratch / other.name / part).mkdir()
+                    shutil.copyfile(other.path / part / "zarr.json", scratch / other.name / part / "zarr.json")
+                (scratch / other.name / publish.DONE).mkdir()
+                sync_tree(scratch)
+                move(scratch / other.name, self.path / other.name)  # else another was faster
+            finally:
+                remove_scratch(scratch)
+        return self.stream(other.name)
+
     def usable(self, streams: Iterable[str], *, allow_truncated: bool = True, partial: bool = False) -> np.ndarray:
         """Tell which videos have real rows in all the streams.
 
