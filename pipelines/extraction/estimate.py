@@ -75,7 +75,8 @@ def estimate(config: ExtractConfig) -> Estimate:
     setups = [stream.setup(workers[0], views=plan.views, seed=config.seed) for stream in plan.streams]
     files = check(config.dataset, plan.catalogue, config.videos)
     absent = {*files.missing, *(expected for _, expected in files.misnamed)}
-    present = [position for position, path in enumerate(plan.index.paths) if path not in absent]
+    there = np.fromiter((path not in absent for path in plan.index.paths), bool, len(plan.index))
+    present = np.flatnonzero(there).tolist()
     to_do = plan.shards_to_do(plan.store)
     sample = present[:: max(1, len(present) // SAMPLE_VIDEOS)][:SAMPLE_VIDEOS] if to_do else []
     seconds = 0.0
@@ -84,7 +85,8 @@ def estimate(config: ExtractConfig) -> Estimate:
         seconds = _seconds(plan, setups, sample, workers[0]) / len(sample) * videos / len(workers)
     free = free_bytes(config.store)
     row_bytes = {s.name: 2 * int(np.prod(s.backbone.cube_shape)) + 12 + 8 for s in setups}
-    needed = sum(row_bytes[name] * _rows_to_do(plan, name) for name in row_bytes)
+    rows = _rows(plan, there)
+    needed = sum(row_bytes[name] * int(rows[_videos_to_do(plan, name)].sum()) for name in row_bytes)
     if needed > free:
         raise RefusedError(f"The store needs {needed / 1e9:.1f} GB and {config.store.parent} has {free / 1e9:.1f} GB.")
     return Estimate(
@@ -95,9 +97,9 @@ def estimate(config: ExtractConfig) -> Estimate:
         segments=int(plan.index.length.sum()) * plan.views.count,
         shards=plan.layout.shard_count,
         shards_to_do=len(to_do),
-        files=plan.layout.shard_count * 4 * len(setups),
+        files=_files(plan, rows) * len(setups),
         streams={
-            s.name: StreamEstimate(cube=s.backbone.cube_shape, bytes=row_bytes[s.name] * plan.layout.rows)
+            s.name: StreamEstimate(cube=s.backbone.cube_shape, bytes=row_bytes[s.name] * int(rows.sum()))
             for s in setups
         },
         free_bytes=free,
@@ -123,11 +125,29 @@ def _seconds(plan: ExtractionPlan, setups: Sequence[StreamSetup], sample: Sequen
         return time.monotonic() - begun
 
 
-def _rows_to_do(plan: ExtractionPlan, stream: str) -> int:
+def _rows(plan: ExtractionPlan, there: np.ndarray) -> np.ndarray:
+    """Return the rows that each video takes on disk, (N,) int64: whole chunks, and none for one that is not there."""
+    chunk = plan.layout.chunk_rows
+    rows = -(-plan.index.length.astype(np.int64) * plan.views.count // chunk) * chunk
+    return np.where(there, rows, 0)
+
+
+def _videos_to_do(plan: ExtractionPlan, stream: str) -> np.ndarray:
+    """Tell which videos have rows in shards that a stream lacks, (N,) bool."""
     if plan.store is None or stream not in plan.store.stream_names:
-        return plan.layout.rows
-    ranges = (plan.store.shard_row_range(shard) for shard in plan.store.stream(stream).missing_shards())
-    return sum(stop - start for start, stop in ranges)
+        return np.ones(len(plan.index), bool)
+    lacks = np.zeros(len(plan.index), bool)
+    for shard in plan.store.stream(stream).missing_shards():
+        lacks[plan.store.shard_videos(shard)] = True
+    return lacks
+
+
+def _files(plan: ExtractionPlan, rows: np.ndarray) -> int:
+    """Return the files of one stream: a marker a shard, and three arrays where any of its videos is there."""
+    first = plan.layout.offset // plan.layout.shard_rows
+    last = (plan.layout.offset + np.maximum(rows, 1) - 1) // plan.layout.shard_rows
+    filled = {shard for a, b in zip(first[rows > 0], last[rows > 0], strict=True) for shard in range(a, b + 1)}
+    return plan.layout.shard_count + 3 * len(filled)
 
 
 def free_bytes(path: Path) -> int:
