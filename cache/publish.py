@@ -36,8 +36,9 @@ import numpy as np
 import zarr
 
 from ..errors import CorruptStoreError
-from .fingerprint import canonical_json
+from .marker import marker_line, parse_marker
 from .scratch import abandoned, link, make_scratch, remove_if_empty, remove_scratch, scratch_name, sync, write
+from .shard_index import stored_sums
 
 ARRAYS = ("cubes", "frames", "seconds")
 """The arrays of a stream; all have the same rows, shards and chunks."""
@@ -63,27 +64,6 @@ def marker_digest(stream: Path, shard: int) -> str | None:
         return None
 
 
-def read_marker(path: Path) -> dict[str, Any]:
-    """Read a commit marker.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the shard is not done.
-    CorruptStoreError
-        If the file is no marker.
-    """
-    try:
-        marker = json.loads(path.read_bytes())
-        if not {"shard", "rows", "files", "videos"} <= marker.keys():
-            raise ValueError("keys are missing")
-    except (ValueError, AttributeError) as error:
-        raise CorruptStoreError(
-            f"{path} is no commit marker ({error}); delete it and run `vidatt extract` again."
-        ) from error
-    return marker
-
-
 def publish_shard(
     stream: Path,
     shard: int,
@@ -100,7 +80,7 @@ def publish_shard(
     stream : the folder of the stream, one below its store
     arrays : the shard's rows, by array name, of the arrays' dtypes
     ledger : what else the marker says; plain JSON values
-    keep_zeros : write all-zero chunks too (2.7 times faster, and larger where there are many)
+    keep_zeros : write chunks of fill values too (2.7 times faster, and larger where there are many)
     replaces : SHA-256 of the marker that this content is to replace; None = there is to be none
 
     Returns
@@ -112,9 +92,14 @@ def publish_shard(
     scratch = make_scratch(stream.parent / SCRATCH)
     owned = True  # until others may be completing from it
     try:
-        for name, rows in arrays.items():
-            _write_shard(stream / name, scratch / name, shard, rows, keep_zeros=keep_zeros)
-        content = canonical_json({**ledger, "shard": shard, "files": _files(scratch, arrays, shard)}).encode() + b"\n"
+        files = {
+            shard_key(name, rows.ndim, shard): _write_shard(
+                stream / name, scratch / name, shard, rows, keep_zeros=keep_zeros
+            )
+            for name, rows in arrays.items()
+        }
+        written = {key: told for key, told in files.items() if told}
+        content = marker_line({**ledger, "shard": shard, "files": written})
         write(scratch / "marker.json", content)
         write(scratch / "intent.json", json.dumps({"scratch": scratch.name}).encode() + b"\n" + content)
         sync(scratch)
@@ -299,36 +284,46 @@ def _intents(stream: Path, shard: int) -> list[_Intent]:
 def _promised(content: bytes, shard: int) -> dict[str, dict[str, Any]] | None:
     """Return the files of the marker that an intent promises; None if it is garbage."""
     try:
-        files = json.loads(content)["files"]
-        whole = all(
-            re.fullmatch(rf"({'|'.join(ARRAYS)})/c\.{shard}(\.0)*", key)
-            and isinstance(seal["bytes"], int)
-            and isinstance(seal["sha256"], str)
-            for key, seal in files.items()
-        )
-    except (ValueError, LookupError, TypeError, AttributeError):
+        files: dict[str, dict[str, Any]] = parse_marker(content)["files"]
+    except ValueError:
         return None
-    return files if whole else None
+    ours = re.compile(rf"({'|'.join(ARRAYS)})/c\.{shard}(\.0)*")
+    return files if all(map(ours.fullmatch, files)) else None
 
 
-def _write_shard(array: Path, scratch: Path, shard: int, rows: np.ndarray, *, keep_zeros: bool) -> None:
+def _write_shard(
+    array: Path, scratch: Path, shard: int, rows: np.ndarray, *, keep_zeros: bool
+) -> dict[str, int | str] | None:
+    """Write one file, and return what the marker says of it; None if all is fill and there is none."""
     scratch.mkdir()
     shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
     # The setting is not stored; zarr 3.1.6 ignores it in open_array, and 3.1.3 has no Array.with_config.
     with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
         private = zarr.open_array(str(scratch), mode="r+")
-    start = shard * private.shards[0]  # type: ignore[index]
-    private[start : start + len(rows)] = rows  # one aligned assignment = one file
-    for path in scratch.glob("c.*"):
+    shards, chunks = private.shards, private.chunks
+    assert shards is not None
+    # That all is fill is seen at memory speed; zarr would encode each chunk to see it.
+    if keep_zeros or not _is_fill(rows, private.fill_value, chunks[0]):
+        start = shard * shards[0]
+        private[start : start + len(rows)] = rows  # one aligned assignment = one file
+    path = scratch.parent / shard_key(scratch.name, rows.ndim, shard)
+    if path.exists():
         sync(path)
     sync(scratch)
+    if not path.exists():
+        return None
+    told: dict[str, int | str] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    inner = json.loads((scratch / "zarr.json").read_bytes())["codecs"][0]["configuration"]["codecs"]
+    if inner[-1]["name"] == "crc32c":  # else another tool has packed the store again
+        told["chunks"] = stored_sums(path, shards[0] // chunks[0])
+    return told
 
 
-def _files(scratch: Path, arrays: Mapping[str, np.ndarray], shard: int) -> dict[str, dict[str, Any]]:
-    paths = {key: scratch / key for key in (shard_key(name, rows.ndim, shard) for name, rows in arrays.items())}
-    return {
-        key: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for key, path in paths.items() if path.exists()
-    }
+def _is_fill(rows: np.ndarray, fill: object, block_rows: int) -> bool:
+    bits = np.dtype(f"u{rows.dtype.itemsize}")
+    wanted = np.asarray(fill, rows.dtype).view(bits)
+    blocks = (rows[start : start + block_rows] for start in range(0, len(rows), block_rows))
+    return all((block.view(bits) == wanted).all() for block in blocks)
 
 
 def sha256_of(path: Path) -> str:

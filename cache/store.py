@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,6 @@ from ..errors import (
     FingerprintMismatchError,
     RefusedError,
     ShardMissingError,
-    StoreNotFoundError,
     UsageError,
 )
 from . import publish
@@ -26,12 +24,11 @@ from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
-from .rows import StoreRows
+from .mending import mend
+from .root import DIGEST, OWN, SCHEMA, read_root, sealed
+from .rows import StoreRows, fits
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
 from .stream import Stream, build_stream
-
-SCHEMA = 1
-"""Version of the format; a reader refuses others."""
 
 _FIRST = ("rgb", "flow", "clip")
 _INDEX = "index"
@@ -82,6 +79,8 @@ class Store(StoreRows):
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         store = cls.open(path)
+        if DIGEST not in store.attributes:  # made before there was one
+            del attributes[DIGEST]
         if odd := differences(attributes, store.attributes):
             raise RefusedError(
                 f"The store {path} was planned otherwise: {'; '.join(odd)}. Use the settings it was made with, "
@@ -103,24 +102,14 @@ class Store(StoreRows):
             If its metadata or index are damaged.
         """
         path = Path(path)
-        try:
-            text = (path / "zarr.json").read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise StoreNotFoundError(f"No vidatt store at {path}; make one with `vidatt extract`.") from None
-        try:
-            attributes = json.loads(text)["attributes"]
-            schema = attributes["schema"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise CorruptStoreError(f"{path}/zarr.json is not that of a vidatt store ({error!r}).") from error
-        if schema != SCHEMA:
-            raise RefusedError(
-                f"The store {path} has schema version {schema}, this vidatt reads {SCHEMA}; install the vidatt that "
-                "made it."
-            )
+        attributes = read_root(path)
         index = read_index(path / _INDEX)
         if index.content_digest() != attributes["index_digest"]:
             raise CorruptStoreError(f"The index {path / _INDEX} does not match its digest; restore it from a copy.")
-        return cls(path, attributes, index)
+        store = cls(path, attributes, index)
+        if not fits(index, store.views, store.layout):
+            raise CorruptStoreError(f"The layout in {path}/zarr.json is not that of its index", mend(path))
+        return store
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self.index)} videos, streams {', '.join(self.stream_names) or 'none'})"
@@ -128,7 +117,9 @@ class Store(StoreRows):
     @property
     def stream_names(self) -> list[str]:
         """The streams there are: rgb, flow, clip, then others by name."""
-        names = {path.parent.name for path in self.path.glob("[!.]*/zarr.json")} - {_INDEX}
+        # A folder with markers counts too: a stream whose zarr.json is lost is damaged, not gone.
+        found = [*self.path.glob("[!.]*/zarr.json"), *self.path.glob("[!.]*/.done")]
+        names = {path.parent.name for path in found} - {_INDEX}
         return [name for name in _FIRST if name in names] + sorted(names.difference(_FIRST))
 
     def stream(self, name: str) -> Stream:
@@ -233,8 +224,7 @@ class Store(StoreRows):
 
 
 def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, Any]) -> dict[str, Any]:
-    ends = layout.offset + views * index.length
-    if (ends[:-1] > layout.offset[1:]).any() or ends[-1] > layout.rows or (layout.offset % layout.chunk_rows).any():
+    if not fits(index, views, layout):
         raise UsageError(
             "The layout is not that of the index: make it with plan_layout from the same lengths and views."
         )
@@ -247,6 +237,6 @@ def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, An
         "plan_digest": index.digest(),
         "index_digest": index.content_digest(),
     }
-    if taken := [key for key in own if key in given and given[key] != own[key]]:
+    if taken := [key for key in OWN if key in given and given[key] != own.get(key)]:
         raise UsageError(f"The attributes {', '.join(taken)} are the store's own; give others.")
-    return plain({**given, **own})
+    return sealed({**given, **own})

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import ShardMissingError, UsageError
+from ..arrays import DTYPES
 from ..index import Index
 from ..layout import Layout
 from ..ledger import VideoOutcome
 from ..store import Store
-from ..stream_files import DTYPES
 
 AXES = "view, segment, row, column, channel"
 """Order of the axes of cubes; where a store has one view only, files leave the first one out."""
