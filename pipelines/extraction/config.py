@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...cache.ledger import OUTCOMES
 from ...errors import UnknownNameError, UsageError
+from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
@@ -48,7 +49,8 @@ class ExtractConfig:
     decoders: int | None = None  # per worker
     batch_segments: int | None = None
     decode_timeout_seconds: float = 60.0
-    decode_memory_bytes: int = 0  # of a decoder; 0 = no limit
+    decode_memory_bytes: int = MEMORY_BYTES  # of a decoder beside its libraries; 0 = no limit
+    follow_links: bool = False  # out of the video folder
     retry: tuple[str, ...] = ()  # look again at videos of these outcomes
     extend: bool = False  # take the catalogue's new videos and labels into a store of other ones
     reuse: Path | None = None  # another store: copy its cubes where recipe, sampling and file are equal
@@ -79,6 +81,11 @@ class ExtractConfig:
                 raise UnknownNameError("outcome to retry", outcome, RETRYABLE)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
+
+    @property
+    def decoder(self) -> DecoderSettings:
+        """How decoders are run."""
+        return DecoderSettings(timeout_seconds=self.decode_timeout_seconds, memory_bytes=self.decode_memory_bytes)
 
 
 def default_videos(dataset: str) -> Path:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from joblib import cpu_count
-
 from ...cache.store import Store
 from .config import RETRYABLE
 from .plan import ExtractionPlan, plan_segments
@@ -86,5 +84,5 @@ def _longer(plan: ExtractionPlan, positions: Collection[int]) -> set[int]:
     some = replace(
         plan.catalogue, videos=tuple(by_id[str(plan.index.ids[p])] for p in ordered), splits={}
     )
-    segments = plan_segments(some, plan.config.videos, plan.sampler, jobs=cpu_count())
+    segments = plan_segments(plan.config, some, plan.sampler)
     return {p for p, count in zip(ordered, segments.tolist(), strict=True) if count != plan.index.length[p]}
