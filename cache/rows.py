@@ -51,10 +51,16 @@ class StoreRows:
         """What the planner said of it."""
         return StorePlan.of(self.attributes)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Which rows each video has."""
-        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+        return Layout(
+            offset=self.index.offset,
+            rows=self.rows,
+            chunk_rows=self.chunk_rows,
+            shard_rows=self.shard_rows,
+            earlier_rows=tuple(self.attributes.get("earlier_rows", ())),
+        )
 
     @property
     def shard_count(self) -> int:
@@ -90,7 +96,7 @@ class StoreRows:
     def shard_row_range(self, shard: int) -> tuple[int, int]:
         """Return the rows [start, stop) of a shard."""
         self._check_shard(shard)
-        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+        return self.layout.row_range(shard)
 
     def shard_plan(self, shard: int) -> str:
         """SHA-256 of what was planned for a shard: its rows, its videos and their rows, whatever comes after it."""

@@ -81,8 +81,6 @@ def _longer(plan: ExtractionPlan, positions: Collection[int]) -> set[int]:
         return set()
     ordered = sorted(positions)
     by_id = {video.id: video for video in plan.catalogue.videos}
-    some = replace(
-        plan.catalogue, videos=tuple(by_id[str(plan.index.ids[p])] for p in ordered), splits={}
-    )
+    some = replace(plan.catalogue, videos=tuple(by_id[str(plan.index.ids[p])] for p in ordered), splits={})
     segments = plan_segments(plan.config, some, plan.sampler)
     return {p for p, count in zip(ordered, segments.tolist(), strict=True) if count != plan.index.length[p]}

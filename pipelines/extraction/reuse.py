@@ -16,7 +16,7 @@ from ...cache.store import Store
 from ...errors import RefusedError
 
 Key = tuple[str, float, float, int, str]
-"""What makes two videos give the same cubes: SHA-256 of the file, its stretch, rows, and the id where views are random."""
+"""What makes cubes equal: SHA-256 of the video file, its stretch, rows, and the id where views are random."""
 
 
 def check_reuse(old: Path, store: Path, *, sampler: str, window_frames: int, view_rule: str) -> None:

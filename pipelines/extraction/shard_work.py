@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...cache.ledger import VideoOutcome
 from ...cache.publish import marker_digest
 from ...cache.store import Store

@@ -189,7 +189,9 @@ def test_a_reader_that_is_open_keeps_the_rows_that_it_began_with(tmp_path):
     np.testing.assert_array_equal(stream.reader().read_rows(0, 6), new["cubes"])
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xff\xfe", b"[]\n{}", b'{"scratch": 5}\n{}', b'{"scratch": ""}\n{}', b'{"scratch": ".."}\n{}'])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\xff\xfe", b"[]\n{}", b'{"scratch": 5}\n{}', b'{"scratch": ""}\n{}', b'{"scratch": ".."}\n{}']
+)
 def test_an_intent_of_garbage_stops_nobody(tmp_path, garbage):
     store = new_store(tmp_path / "s.zarr", 2)
     stream = store.stream("rgb")
