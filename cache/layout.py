@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -26,6 +27,15 @@ class Layout:
     def shard_count(self) -> int:
         """Number of shards, the last of which may be shorter."""
         return -(-self.rows // self.shard_rows)
+
+    @cached_property
+    def _first_shards(self) -> np.ndarray:
+        return self.offset // self.shard_rows  # ascending
+
+    def shard_videos(self, shard: int) -> range:
+        """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
+        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
+        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
 
     def row_range(self, shard: int) -> tuple[int, int]:
         """Return the rows [start, stop) of a shard: one that was the last before an extension keeps its end."""

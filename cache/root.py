@@ -74,8 +74,10 @@ def _odd(attributes: dict[str, Any]) -> str | None:
     if not re.fullmatch(rf"{INDEX}(-[0-9]+)?", str(attributes.get(INDEX, INDEX))):
         return f"states index {attributes[INDEX]!r}"
     earlier = attributes.get("earlier_rows", [])
-    counts = [*earlier, attributes["rows"]] if isinstance(earlier, list) else [None]
-    if not all(type(rows) is int and rows > 0 for rows in counts) or counts != sorted(set(counts)):
+    if not isinstance(earlier, list) or not all(type(rows) is int and rows > 0 for rows in earlier):
+        return f"states earlier_rows {earlier!r}"
+    ends: list[int] = [*earlier, attributes["rows"]]
+    if ends != sorted(set(ends)):
         return f"states earlier_rows {earlier!r}"
     if attributes["shard_rows"] % attributes["chunk_rows"]:
         return f"states shards of {attributes['shard_rows']} rows and chunks of {attributes['chunk_rows']}"

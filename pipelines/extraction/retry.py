@@ -30,7 +30,7 @@ class Todo:
 def todo(plan: ExtractionPlan, store: Store | None) -> Todo:
     """Return what a run has to do; `store` is None where it is still to be made."""
     lacking = plan.shards_to_do(store)
-    tasks = {shard: ShardTask(shard, len(plan.shard_videos(shard))) for shard in lacking}
+    tasks = {shard: ShardTask(shard, len(plan.layout.shard_videos(shard))) for shard in lacking}
     if not plan.config.retry or store is None:
         return Todo(tasks=tuple(tasks.values()), again=0, still_missing=0, longer=())
     names = [stream.name for stream in plan.streams if stream.name in store.stream_names]
@@ -38,7 +38,7 @@ def todo(plan: ExtractionPlan, store: Store | None) -> Todo:
     longer = _longer(plan, found)
     again = 0
     for shard in plan.shards:
-        mine = tuple(p for p in plan.shard_videos(shard) if p in found and p not in longer)
+        mine = tuple(p for p in plan.layout.shard_videos(shard) if p in found and p not in longer)
         if mine:
             videos = tasks[shard].videos if shard in tasks else len(mine)
             tasks[shard] = ShardTask(shard, videos, again=mine)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ...cache.fingerprint import differences
 from ...cache.ledger import VideoOutcome
+from ...cache.plan import StorePlan
 from ...cache.reader import Reader
 from ...cache.store import Store
 from ...errors import RefusedError
@@ -19,8 +22,12 @@ Key = tuple[str, float, float, int, str]
 """What makes cubes equal: SHA-256 of the video file, its stretch, rows, and the id where views are random."""
 
 
-def check_reuse(old: Path, store: Path, *, sampler: str, window_frames: int, view_rule: str) -> None:
-    """Refuse a store none of whose cubes could be copied.
+def check_reuse(old: Path, store: Path, plan: StorePlan) -> None:
+    """Refuse an older store none of whose cubes could be copied.
+
+    Parameters
+    ----------
+    plan : of the extraction
 
     Raises
     ------
@@ -28,11 +35,14 @@ def check_reuse(old: Path, store: Path, *, sampler: str, window_frames: int, vie
         If it is the store itself, or its segments were placed otherwise.
     StoreNotFoundError
     """
-    found = Store.open(old).plan
     if store.exists() and old.resolve() == store.resolve():
         raise RefusedError(f"--reuse {old} is the store itself; name the older store there.")
-    asked = {"sampler": sampler, "window_frames": window_frames, "view_rule": view_rule}
-    odd = [f"{key} {getattr(found, key)} -> {value}" for key, value in asked.items() if getattr(found, key) != value]
+    found = Store.open(old).plan
+    odd = [
+        f"{key} {getattr(found, key)} -> {getattr(plan, key)}"
+        for key in ("sampler", "window_frames", "view_rule")
+        if getattr(found, key) != getattr(plan, key)
+    ]
     if odd:
         raise RefusedError(
             f"Nothing of {old} can be reused: its segments are others ({', '.join(odd)}). Leave --reuse out, or repeat "
@@ -45,14 +55,28 @@ class Reuse:
 
     Parameters
     ----------
-    fingerprints : of the streams that are extracted; nothing is copied unless the older store has them all, equal
+    recipes : of the streams that are extracted
+
+    Raises
+    ------
+    RefusedError
+        If the older store lacks one of the streams, made it otherwise, or did not record digests of its videos.
     """
 
-    def __init__(self, path: Path, fingerprints: dict[str, str]) -> None:
+    def __init__(self, path: Path, recipes: Mapping[str, Mapping[str, Any]]) -> None:
         self._store = Store.open(path)
-        here = {name: self._store.stream(name) for name in fingerprints if name in self._store.stream_names}
-        self.others = tuple(n for n, wanted in fingerprints.items() if n not in here or here[n].fingerprint != wanted)
-        self._streams = {} if self.others else here
+        for name, recipe in recipes.items():
+            if name not in self._store.stream_names:
+                raise RefusedError(
+                    f"Nothing of {path} can be reused: it has no stream {name!r}. Leave --reuse out, or extract the "
+                    f"streams it has with --streams {','.join(self._store.stream_names)} first."
+                )
+            if odd := differences(recipe, self._store.stream(name).recipe):
+                raise RefusedError(
+                    f"Nothing of {path} can be reused: its stream {name!r} was made with another recipe: "
+                    f"{'; '.join(odd)}. Leave --reuse out, or repeat that recipe."
+                )
+        self._streams = {name: self._store.stream(name) for name in recipes}
         self._readers: dict[str, Reader] = {name: stream.reader() for name, stream in self._streams.items()}
         self._outcomes: dict[str, dict[str, VideoOutcome]] = {}
 
@@ -63,8 +87,6 @@ class Reuse:
     @cached_property
     def _found(self) -> dict[Key, int]:
         """Positions of the videos that can be copied, by what must be equal."""
-        if not self._streams:
-            return {}
         for name, stream in self._streams.items():
             self._outcomes[name] = {o.id: o for o in stream.outcomes() if o.segments and o.sha256}
         index, found = self._store.index, {}
@@ -73,6 +95,11 @@ class Reuse:
             digests = {outcomes[id].sha256 if id in outcomes else "" for outcomes in self._outcomes.values()}
             if whole[position] and len(digests) == 1 and (digest := digests.pop()):
                 found[_key(self._store, position, digest)] = position
+        if not found:
+            raise RefusedError(
+                f"Nothing of {self._store.path} can be reused: no video in it has the digest of its file, which "
+                "earlier versions did not record. Leave --reuse out."
+            )
         return found
 
     def _whole(self) -> np.ndarray:
@@ -86,8 +113,6 @@ class Reuse:
 
     def matches(self, store: Store, positions: Sequence[int], videos: Path) -> dict[int, int]:
         """Return the position here of each video of a new store whose file, stretch and rows are equal."""
-        if not self._found:
-            return {}
         matched = {}
         for position in positions:
             digest = _digest(videos / str(store.index.paths[position]))

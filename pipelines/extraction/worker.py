@@ -10,7 +10,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...cache.fingerprint import fingerprint
 from ...cache.store import Store
 from ...errors import VidattError
 from ...extract.decoder import DecoderSettings
@@ -133,7 +132,7 @@ def _work(connection: Connection[Any, Any]) -> None:
         videos=config.videos,
         sampler=config.sampler,
         window_frames=config.window_frames,
-        reuse=Reuse(config.reuse, {s.name: fingerprint(s.recipe) for s in setups}) if config.reuse else None,
+        reuse=Reuse(config.reuse, {s.name: s.recipe for s in setups}) if config.reuse else None,
     )
     breaker = Breaker(off=config.again)
 
