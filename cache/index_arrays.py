@@ -34,7 +34,7 @@ _NAMES = {
 def write_index(path: Path, index: Index, root: Mapping[str, Any]) -> None:
     """Write the index as a new Zarr group at `path`; it keeps a copy of the attributes of the root that names it."""
     attributes = {"multi_label": index.multi_label, "store": dict(root)}
-    group = zarr.create_group(str(path), zarr_format=3, attributes=attributes)
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for field, name in _NAMES.items():
         _write(group, name, getattr(index, field))
     _write(group, "class", np.array(index.classes, np.dtypes.StringDType()))
@@ -52,7 +52,7 @@ def read_index(path: Path) -> Index:
         If an array is missing or damaged. (A missing chunk reads as zeros: the caller compares the digest.)
     """
     try:
-        group = zarr.open_group(str(path), mode="r")
+        group = zarr.open_group(path, mode="r")
         columns: dict[str, Any] = {field: _read(group, name) for field, name in _NAMES.items()}
         return Index(
             **columns,

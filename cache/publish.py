@@ -25,9 +25,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,8 @@ def publish_shard(
     -------
     True if this content stands, False if another writer's does and ours was dropped.
     """
-    if marker_digest(stream, shard) != replaces:
-        return False
-    scratch = make_scratch(stream.parent / SCRATCH)
-    owned = True  # until others may be completing from it
-    try:
+
+    def fill(scratch: Path) -> bytes:
         files = {
             shard_key(name, rows.ndim, shard): _write_shard(
                 stream / name, scratch / name, shard, rows, keep_zeros=keep_zeros
@@ -99,7 +97,57 @@ def publish_shard(
             for name, rows in arrays.items()
         }
         written = {key: told for key, told in files.items() if told}
-        content = marker_line({**ledger, "shard": shard, "files": written})
+        return marker_line({**ledger, "shard": shard, "files": written})
+
+    return _commit(stream, shard, fill, replaces)
+
+
+def adopt_shard(stream: Path, shard: int, source: Path) -> bool:
+    """Commit a shard as it stands in the same stream of another store: its files are linked, or copied, and hashed.
+
+    Parameters
+    ----------
+    source : the folder of the stream that has it
+
+    Returns
+    -------
+    True if this content stands, False if another writer's does.
+
+    Raises
+    ------
+    CorruptStoreError
+        If the files there are not what their marker says.
+    """
+
+    def fill(scratch: Path) -> bytes:
+        content = marker_path(source, shard).read_bytes()
+        for name in ARRAYS:
+            (scratch / name).mkdir()
+        for key, told in parse_marker(content)["files"].items():
+            try:
+                os.link(source / key, scratch / key)
+            except FileNotFoundError:
+                raise CorruptStoreError(f"{source / key} is missing", mend(source.parent)) from None
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(source / key, scratch / key)
+            if sha256_of(scratch / key) != told["sha256"]:
+                raise CorruptStoreError(f"{source / key} is not what its commit marker says", mend(source.parent))
+            sync(scratch / key)
+        for name in ARRAYS:
+            sync(scratch / name)
+        return content
+
+    return _commit(stream, shard, fill, None)
+
+
+def _commit(stream: Path, shard: int, fill: Callable[[Path], bytes], replaces: str | None) -> bool:
+    """Let `fill` write the files of a shard into a new scratch and return its marker; then commit that."""
+    if marker_digest(stream, shard) != replaces:
+        return False
+    scratch = make_scratch(stream.parent / SCRATCH)
+    owned = True  # until others may be completing from it
+    try:
+        content = fill(scratch)
         write(scratch / "marker.json", content)
         write(scratch / "intent.json", json.dumps({"scratch": scratch.name}).encode() + b"\n" + content)
         sync(scratch)
@@ -303,7 +351,7 @@ def _write_shard(
     (scratch / "zarr.json").write_text(json.dumps(metadata))
     # The setting is not stored; zarr 3.1.6 ignores it in open_array, and 3.1.3 has no Array.with_config.
     with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
-        private = zarr.open_array(str(scratch), mode="r+")
+        private = zarr.open_array(scratch, mode="r+")
     shards, chunks = private.shards, private.chunks
     assert shards is not None
     # That all is fill is seen at memory speed; zarr would encode each chunk to see it.

@@ -60,7 +60,7 @@ class ShardedArray:
         self._files: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor, the least recent first
         weakref.finalize(self, _close, self._files)
         self.direct = stored.other_codecs is None
-        self._zarr = None if self.direct else zarr.open_array(str(self.path), mode="r")
+        self._zarr = None if self.direct else zarr.open_array(self.path, mode="r")
         how = "directly from its shards" if self.direct else f"through zarr-python, {stored.other_codecs}"
         logger.log(logging.DEBUG if self.direct else logging.INFO, "Reading %s %s.", self.path, how)
 

@@ -70,7 +70,7 @@ class Store(StoreRows):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
             try:
-                zarr.create_group(str(scratch), zarr_format=3, attributes=attributes)
+                zarr.create_group(scratch, zarr_format=3, attributes=attributes)
                 write_index(scratch / INDEX, index, attributes)
                 sync_tree(scratch)
                 if not move(scratch, path) and not (path / "zarr.json").exists():
@@ -186,6 +186,21 @@ class Store(StoreRows):
                 "another store."
             )
         return stream
+
+    def copy_stream(self, other: Stream) -> Stream:
+        """Make the stream that another store of the same plan has, without shards; or open the one that is there."""
+        if other.name not in self.stream_names:
+            scratch = make_scratch(self.path / publish.SCRATCH)
+            try:
+                for part in ("", *publish.ARRAYS):
+                    (scratch / other.name / part).mkdir()
+                    shutil.copyfile(other.path / part / "zarr.json", scratch / other.name / part / "zarr.json")
+                (scratch / other.name / publish.DONE).mkdir()
+                sync_tree(scratch)
+                move(scratch / other.name, self.path / other.name)  # else another was faster
+            finally:
+                remove_scratch(scratch)
+        return self.stream(other.name)
 
     def usable(self, streams: Iterable[str], *, allow_truncated: bool = True, partial: bool = False) -> np.ndarray:
         """Tell which videos have real rows in all the streams.

@@ -165,7 +165,7 @@ class Stream(StreamFiles):
 
 def build_stream(path: Path, store: StoreRows, cube_shape: tuple[int, int, int], attributes: Mapping[str, Any]) -> None:
     """Write the empty Zarr group of a stream at `path`, outside the store."""
-    group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
+    group = zarr.create_group(path, zarr_format=3, attributes=dict(attributes))
     for name, tail in zip(ARRAYS, (cube_shape, (3,), ()), strict=True):
         group.create_array(
             name,

@@ -11,7 +11,7 @@ from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
 from .results import compare, evaluate, evaluate_detections, fuse
-from .stores import cache
+from .stores import cache, status
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,7 +21,7 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache, status,
     datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)

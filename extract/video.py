@@ -117,13 +117,13 @@ def _regular_file(path: Path) -> int:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise VideoProblemError("missing", f"no such file: {path}") from None
+        raise VideoProblemError("missing", "no such file") from None  # the index has its path, which moves with it
     except (OSError, ValueError) as error:  # too long, a loop of links, a folder that may not be entered, a NUL
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoProblemError("unreadable", f"{type(error).__name__} while looking for it: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
         kind = next((word for test, word in _KINDS if test(found.st_mode)), "no regular file")
-        raise VideoProblemError("unreadable", f"{path} is {kind}, not a video file")
+        raise VideoProblemError("unreadable", f"it is {kind}, not a video file")
     return found.st_size
 
 

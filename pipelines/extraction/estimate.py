@@ -81,7 +81,8 @@ def estimate(config: ExtractConfig) -> Estimate:
     setups = [stream.setup(workers[0], views=plan.views, seed=config.seed) for stream in plan.streams]
     files = check(config.dataset, plan.catalogue, config.videos)
     absent = {*files.missing, *(expected for _, expected in files.misnamed)}
-    present = [position for position, path in enumerate(plan.index.paths) if path not in absent]
+    there = np.fromiter((path not in absent for path in plan.index.paths), bool, len(plan.index))
+    present = np.flatnonzero(there).tolist()
     work = todo(plan, plan.store)
     reuse = Reuse(config.reuse, {s.name: s.recipe for s in setups}) if config.reuse else ()
     wanted = sum(task.videos for task in work.tasks)
@@ -92,7 +93,8 @@ def estimate(config: ExtractConfig) -> Estimate:
         seconds = _seconds(plan, setups, sample, workers[0]) / len(sample) * videos / len(workers)
     free = free_bytes(config.store)
     row_bytes = {s.name: 2 * int(np.prod(s.backbone.cube_shape)) + 12 + 8 for s in setups}
-    needed = sum(row_bytes[name] * _rows_to_do(plan, name) for name in row_bytes)
+    rows = _rows(plan, there)
+    needed = sum(row_bytes[name] * int(rows[_videos_to_do(plan, name)].sum()) for name in row_bytes)
     if needed > free:
         raise RefusedError(f"The store needs {needed / 1e9:.1f} GB and {config.store.parent} has {free / 1e9:.1f} GB.")
     return Estimate(
@@ -107,9 +109,9 @@ def estimate(config: ExtractConfig) -> Estimate:
         retried=work.again,
         longer=work.longer,
         reusable=min(len(reuse), wanted),
-        files=plan.layout.shard_count * 4 * len(setups),
+        files=_files(plan, rows) * len(setups),
         streams={
-            s.name: StreamEstimate(cube=s.backbone.cube_shape, bytes=row_bytes[s.name] * plan.layout.rows)
+            s.name: StreamEstimate(cube=s.backbone.cube_shape, bytes=row_bytes[s.name] * int(rows.sum()))
             for s in setups
         },
         free_bytes=free,
@@ -135,12 +137,24 @@ def _seconds(plan: ExtractionPlan, setups: Sequence[StreamSetup], sample: Sequen
         return time.monotonic() - begun
 
 
-def _rows_to_do(plan: ExtractionPlan, stream: str) -> int:
+def _rows(plan: ExtractionPlan, there: np.ndarray) -> np.ndarray:
+    """Return the rows that each video takes on disk, (N,) int64: whole chunks, and none for one that is not there."""
+    chunk = plan.layout.chunk_rows
+    rows = -(-plan.index.length.astype(np.int64) * plan.views.count // chunk) * chunk
+    return np.where(there, rows, 0)
+
+
+def _videos_to_do(plan: ExtractionPlan, stream: str) -> np.ndarray:
+    """Tell which videos have rows in shards that a stream lacks, (N,) bool."""
     if plan.store is None or stream not in plan.store.stream_names:
-        return plan.layout.rows
+        return np.ones(len(plan.index), bool)
     there = plan.store.stream(stream)
-    ranges = (plan.layout.row_range(shard) for shard in range(plan.layout.shard_count) if not there.is_done(shard))
-    return sum(stop - start for start, stop in ranges)
+    lacks = np.zeros(len(plan.index), bool)
+    for shard in range(plan.layout.shard_count):  # also those that an extension adds
+        if not there.is_done(shard):
+            videos = plan.layout.shard_videos(shard)
+            lacks[videos.start : videos.stop] = True
+    return lacks
 
 
 def free_bytes(path: Path) -> int:
