@@ -207,7 +207,10 @@ class Hdf5Material(Material):
         )
 
     def _read_stream(self, name: str) -> StreamInfo:
-        told = member(self._file, f"streams/{name}").attrs
+        group = member(self._file, f"streams/{name}")
+        if group is None:
+            raise LookupError(f"there is no stream {name!r}")
+        told = group.attrs
         texts = values(dataset(self._file, f"streams/{name}/outcomes"))
         outcomes = [json.loads(text) for text in texts]
         recipe, fingerprint = json.loads(told["recipe"]), told["fingerprint"] or None

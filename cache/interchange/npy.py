@@ -20,7 +20,6 @@ from .hdf5 import ROLES
 from .material import (
     AXES,
     Material,
-    StreamInfo,
     VideoRows,
     check_names,
     require_object,
@@ -33,6 +32,7 @@ INDEX, MANIFEST, CLASSES = "index.json", "videos.csv", "classes.txt"
 TIMES = ".times"
 """Behind a stream's name: the folder of its frames and seconds."""
 
+_BROKEN = (VidattError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _COLUMNS = [f.name for f in fields(Index) if f.name not in ("classes", "multi_label", "splits")]
 
 
