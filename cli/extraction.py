@@ -20,6 +20,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option("--videos", type=click.Path(path_type=Path), help="Video folder [$VIDATT_DATA/NAME, else ./data/NAME].")
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A setting of the dataset.")
+@click.option("--follow-links", is_flag=True, help="Read videos that links lead to outside the video folder.")
 @click.option(
     "--store", type=click.Path(path_type=Path), help="[$VIDATT_CACHE/NAME.zarr, else ./cache-store/NAME.zarr]"
 )
@@ -50,7 +51,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option("--decoders", type=click.IntRange(1), help="Decoding children per worker.")
 @click.option("--batch", type=click.IntRange(1), help="Segments per pass through a backbone [CPU 8, CUDA 64].")
 @click.option("--decode-timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, metavar="S")
-@click.option("--decode-memory", type=click.FloatRange(0), default=0.0, metavar="GB", help="Limit of a decoder [none].")
+@click.option("--decode-memory", type=click.FloatRange(0), metavar="GB", help="Limit of a decoder, 0 for none [2].")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of videos and of random weights.")
@@ -63,6 +64,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     Example:
       vidatt extract --dataset ucf101 --videos /data/UCF-101 --annotations /data/ucfTrainTestlist
     """
+    from ..extract.decoder import MEMORY_BYTES
     from ..extract.recipes import find_recipe, recipe_streams
     from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
     from ..pipelines.extraction.extract import extract as run
@@ -98,7 +100,8 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         decoders=given["decoders"],
         batch_segments=given["batch"],
         decode_timeout_seconds=given["decode_timeout"],
-        decode_memory_bytes=int(given["decode_memory"] * 1e9),
+        decode_memory_bytes=MEMORY_BYTES if given["decode_memory"] is None else int(given["decode_memory"] * 1e9),
+        follow_links=given["follow_links"],
     )
     if given["dry_run"]:
         from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without

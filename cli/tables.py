@@ -69,6 +69,8 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"  free disk: {size(plan['free_bytes'])}",
         f"  about {duration(plan['estimated_seconds'])} with {plan['workers']} workers on {plan['device']}, measured "
         f"on {plan['sampled_videos']} videos",
+        f"  a decoder is stopped after {plan['decode_timeout_seconds']:g} s without a sign of life, and may take "
+        + (size(plan["decode_memory_bytes"]) if plan["decode_memory_bytes"] else "any memory"),
     ]
     if plan["missing"]:
         some = ", ".join(plan["missing"][:3])

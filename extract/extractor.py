@@ -127,6 +127,7 @@ class Extractor:
         feeder.start()
         try:
             yield from self._collect(outbox, progress)
+            feeder.join()  # it has nothing left to say: its decoders stay for the next run
         finally:
             self._stop.set()
             while feeder.is_alive():  # it may wait for a decoder, or for room in the queue

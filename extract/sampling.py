@@ -12,6 +12,9 @@ from ..errors import UsageError
 RULES = {"uniform": 1, "centre": 1, "every": 1, "fps": 1, "windows": 3}
 """Rules, and how many numbers each takes."""
 
+MOST_PER_FRAME = 100
+"""Segments of one frame: a video that states so low a rate that `fps:R` would take more states nonsense."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
@@ -99,7 +102,7 @@ class Sampler:
         Raises
         ------
         UsageError
-            If `fps:R` meets a video whose frame rate is unknown.
+            If `fps:R` meets a video whose frame rate is unknown, or so low that it cannot be true.
         """
         if frame_count < 1:
             raise ValueError(f"a video without frames has no segments (frame_count={frame_count})")
@@ -123,6 +126,11 @@ class Sampler:
             return np.minimum(starts[:, None] + np.arange(length), frame_count - 1).ravel()
         if frames_per_second <= 0:
             raise UsageError(f"Sampler {self}: this video states no frame rate; use every:N or uniform:T.")
+        if float(value) > MOST_PER_FRAME * frames_per_second:
+            raise UsageError(
+                f"Sampler {self}: this video states {frames_per_second:g} frames a second, which would give each frame "
+                f"over {MOST_PER_FRAME} segments; use every:N or uniform:T."
+            )
         count = max(1, int(np.ceil(frame_count * float(value) / frames_per_second - 1e-9)))
         firsts = np.floor(np.arange(count) * (frames_per_second / float(value)) + 1e-9).astype(np.int64)
         return np.minimum(firsts, frame_count - 1)

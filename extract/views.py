@@ -13,6 +13,9 @@ from ..errors import UsageError
 AREA_SHARE = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 """Random-resized crops of `train:k`, as GLKA trains."""
+MOST_ASPECT = 32
+"""A longer picture that the resize would enlarge is cut to its middle first: `short:256` would make 2,048,000 x 256
+pixels of 16000 x 2."""
 
 
 def _resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -28,7 +31,8 @@ def _resize(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 class Geometry:
     """How frames become inputs: `resize` first, then squares of `crop_px`.
 
-    `resize` is `short:S` (short side to S, aspect kept), `WxH` (exact, aspect not kept) or `none`.
+    `resize` is `short:S` (short side to S, aspect kept), `WxH` (exact, aspect not kept) or `none`. Of a frame that is
+    more than `MOST_ASPECT` times as long as it is wide, and is to be enlarged, only the middle is looked at.
 
     Raises
     ------
@@ -45,8 +49,21 @@ class Geometry:
         if self.resize != "none":
             self.target_px(64, 48)
 
+    def part_px(self, width_px: int, height_px: int) -> tuple[int, int, int, int]:
+        """Return (left, top, width, height) of the part of a frame that is looked at: all, unless it is absurd."""
+        short = max(1, min(width_px, height_px))
+        longest = short * MOST_ASPECT
+        if max(width_px, height_px) > longest and "x" not in self.resize and self._resized_px(short, short)[0] > short:
+            width, height = min(width_px, longest), min(height_px, longest)
+            return (width_px - width) // 2, (height_px - height) // 2, width, height
+        return 0, 0, width_px, height_px
+
     def target_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         """Return (width, height) after the resize, before the crop; never smaller than the crop."""
+        _, _, width, height = self.part_px(width_px, height_px)
+        return self._resized_px(width, height)
+
+    def _resized_px(self, width_px: int, height_px: int) -> tuple[int, int]:
         if self.resize == "none":
             width, height = width_px, height_px
         elif self.resize.startswith("short:") and self.resize[6:].isdigit() and int(self.resize[6:]) > 0:
@@ -68,8 +85,8 @@ class Geometry:
 
     def resized(self, frame: np.ndarray) -> np.ndarray:
         """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop."""
-        width, height = self.target_px(frame.shape[1], frame.shape[0])
-        return _resize(frame, width, height)
+        left, top, width, height = self.part_px(frame.shape[1], frame.shape[0])
+        return _resize(frame[top : top + height, left : left + width], *self._resized_px(width, height))
 
     def center(self, width: int, height: int) -> tuple[int, int]:
         """Return (left, top) of the centred crop of a picture of that size, pixels."""
@@ -77,9 +94,15 @@ class Geometry:
 
     def region(self, width_px: int, height_px: int) -> tuple[float, float, float, float]:
         """Return the centred crop as (x1, y1, x2, y2) in fractions of the upright frame, each in 0..1."""
-        width, height = self.target_px(width_px, height_px)
+        x, y, part_width, part_height = self.part_px(width_px, height_px)
+        width, height = self._resized_px(part_width, part_height)
         left, top = self.center(width, height)
-        return left / width, top / height, (left + self.crop_px) / width, (top + self.crop_px) / height
+        x1, y1, x2, y2 = left / width, top / height, (left + self.crop_px) / width, (top + self.crop_px) / height
+        if (part_width, part_height) == (width_px, height_px):
+            return x1, y1, x2, y2
+        x1, x2 = ((x + share * part_width) / width_px for share in (x1, x2))
+        y1, y2 = ((y + share * part_height) / height_px for share in (y1, y2))
+        return x1, y1, x2, y2
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UsageError
+from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
@@ -45,7 +46,8 @@ class ExtractConfig:
     decoders: int | None = None  # per worker
     batch_segments: int | None = None
     decode_timeout_seconds: float = 60.0
-    decode_memory_bytes: int = 0  # of a decoder; 0 = no limit
+    decode_memory_bytes: int = MEMORY_BYTES  # of a decoder beside its libraries; 0 = no limit
+    follow_links: bool = False  # out of the video folder
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -70,6 +72,11 @@ class ExtractConfig:
             raise UsageError(f"Memory of a decoder {self.decode_memory_bytes} bytes: must be 0 (no limit) or more.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
+
+    @property
+    def decoder(self) -> DecoderSettings:
+        """How decoders are run."""
+        return DecoderSettings(timeout_seconds=self.decode_timeout_seconds, memory_bytes=self.decode_memory_bytes)
 
 
 def default_videos(dataset: str) -> Path:

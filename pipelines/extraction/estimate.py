@@ -47,6 +47,8 @@ class Estimate:
     free_bytes: int
     workers: int
     device: str  # of the first worker
+    decode_timeout_seconds: float
+    decode_memory_bytes: int  # of a decoder beside its libraries; 0 = no limit
     sampled_videos: int
     estimated_seconds: float  # of what is to do
 
@@ -101,6 +103,8 @@ def estimate(config: ExtractConfig) -> Estimate:
         free_bytes=free,
         workers=len(workers),
         device=workers[0],
+        decode_timeout_seconds=config.decode_timeout_seconds,
+        decode_memory_bytes=config.decode_memory_bytes,
         sampled_videos=len(sample),
         estimated_seconds=round(seconds, 1),
     )
@@ -112,7 +116,7 @@ def _seconds(plan: ExtractionPlan, setups: Sequence[StreamSetup], sample: Sequen
     rows = np.cumsum([0, *(job.segments * plan.views.count for job in jobs)]).tolist()
     shard = ShardJob(0, rows[-1], jobs, tuple(rows[:-1]))
     batch = plan.config.batch_segments or CPU_BATCH_SEGMENTS
-    with Extractor(setups, device=device, batch_segments=batch) as extractor:
+    with Extractor(setups, device=device, batch_segments=batch, settings=plan.config.decoder) as extractor:
         list(extractor.run([shard]))  # starts the decoder, warms the backbone up
         begun = time.monotonic()
         list(extractor.run([shard]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
 from ...cache.fingerprint import differences
 from ...cache.index import Index
@@ -17,15 +17,16 @@ from ...cache.layout import Layout, plan_layout
 from ...cache.plan import StorePlan
 from ...cache.store import Store
 from ...errors import MissingFileError, RefusedError
+from ...extract.counting import count_segments
 from ...extract.datasets.catalogue import Catalogue
 from ...extract.datasets.registry import describe, load_catalogue
 from ...extract.datasets.video_files import refuse_links_outside
 from ...extract.sampling import Sampler
-from ...extract.segments import VideoJob
+from ...extract.segments import CountJob, VideoJob
 from ...extract.streams import StreamConfig
-from ...extract.video import VideoProblemError, VideoReader, expected_frames
 from ...extract.views import Views
 from ...extract.windows import StreamKind
+from ..runs.progress import Progress
 from .config import ExtractConfig, parse_slice
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         shard_videos=shard_videos,
     )
     if store is None:
-        length = plan_segments(catalogue, config.videos, sampler, jobs=cpu_count())
+        length = plan_segments(config, catalogue, sampler)
         index, layout = make_index(catalogue, length, views=views.count, shard_videos=shard_videos, seed=config.seed)
     elif odd := differences(asdict(recorded), asdict(store.plan)):
         raise RefusedError(
@@ -161,9 +162,14 @@ def open_catalogue(config: ExtractConfig) -> Catalogue:
             f"(`vidatt datasets {config.dataset}` says what belongs there)."
         )
     catalogue = load_catalogue(
-        config.dataset, annotations=config.annotations, videos=config.videos, options=config.dataset_options
+        config.dataset,
+        annotations=config.annotations,
+        videos=config.videos,
+        options=config.dataset_options,
+        follow_links=config.follow_links,
     )
-    refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
+    if not config.follow_links:
+        refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
     for note in catalogue.notes:
         log.info("%s: %s", config.dataset, note)
     return catalogue
@@ -185,34 +191,25 @@ def _as_in(recipe: Mapping[str, Any], stream: StreamConfig) -> StreamConfig:
     return stream
 
 
-def plan_segments(catalogue: Catalogue, videos: Path, sampler: Sampler, *, jobs: int) -> np.ndarray:
+def plan_segments(config: ExtractConfig, catalogue: Catalogue, sampler: Sampler) -> np.ndarray:
     """Return the planned number of segments of each video, (N,) int32.
 
-    Only a sampler whose number of segments follows the length looks into the files: packets are counted in parallel,
-    nothing is decoded. What cannot be read gets one row, so that it can be retried when it is mended.
+    Only a sampler whose number of segments follows the length looks into the files: decoders count the packets, within
+    the limits of any decoder. What cannot be read gets one row, so that it can be retried when it is mended.
     """
     if sampler.fixed_segments is not None:
         return np.full(len(catalogue.videos), sampler.fixed_segments, np.int32)
-    probes = Parallel(n_jobs=jobs, prefer="threads")(
-        delayed(_probe)(videos / video.path, sampler, video.start_seconds, video.stop_seconds)
+    jobs = [
+        CountJob(
+            path=config.videos.resolve() / video.path,
+            sampler=sampler,
+            start_seconds=video.start_seconds,
+            stop_seconds=video.stop_seconds,
+        )
         for video in catalogue.videos
-    )
-    return np.asarray(probes, np.int32)
-
-
-def _probe(path: Path, sampler: Sampler, start: float | None, stop: float | None) -> int:
-    try:
-        frames = expected_frames(path)
-        with VideoReader(path) as reader:
-            fps = reader.fps
-    except VideoProblemError:
-        return 1
-    if (start is not None or stop is not None) and fps > 0:
-        length = frames / fps
-        frames = max(1, round((min(stop or length, length) - (start or 0.0)) * fps) + 1)  # one spare for rounding
-    if sampler.needs_rate and fps <= 0:
-        return 1  # an outcome of this video, when it is read
-    return sampler.segments(max(1, frames), fps)
+    ]
+    with Progress("plan", len(jobs), unit="video") as progress:
+        return count_segments(jobs, config.decoder, cores=cpu_count(), progress=progress.advance)
 
 
 def make_index(
