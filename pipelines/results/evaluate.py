@@ -20,6 +20,7 @@ from ..runs.run import CONFIG, Run, changes
 from ..runs.scoring import resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import choose_videos
+from ..runs.views import ChosenViews, choose_views
 from .protocols import find_protocol, measures_text, official, official_splits
 
 
@@ -30,6 +31,7 @@ def evaluate(
     part: str = "test",
     device: str = "auto",
     *,
+    views: str | None = None,
     batch_videos: int | None = None,
 ) -> Evaluation:
     """Score a run's head; results are kept in the run (`metrics.json`, `scores-<split>-<part>.npz`).
@@ -37,16 +39,17 @@ def evaluate(
     Parameters
     ----------
     run_path : a finished run
-    store_path : None = the store it was fitted on; another one must have the same recipes and classes
+    store_path : None = the store it was fitted on; another one must have equal features and the same classes
     split : None = the run's
     part : "test" or "train"
     device : auto, cpu, cuda or cuda:i
+    views : the set of the store's views to average over, such as "10crop"; None = the first that is no random one
     batch_videos : None = as in the fit
 
     Raises
     ------
     FingerprintMismatchError
-        If a stream of the store was made by another recipe than the run's; the message says what differs.
+        If a stream of the store has other features than the run's; the message says what differs.
     RefusedError
         If classes differ, or a test part holds videos the head was trained on.
     UsageError
@@ -60,9 +63,12 @@ def evaluate(
     identity = require_fit(run)
     split = choose_split(store, split or identity.split)
     listed, videos = choose_videos(run, store, split, part)
-    head, settings = load_head(run).to(device_), settings_of(identity)
+    chosen = choose_views(store, views)
+    head, settings = load_head(run, store).to(device_), settings_of(identity)
     index, at_once = store.index, batch_videos or settings.fit.batch_videos
-    scores = score_views(head, store, identity.stream_names, videos, device=device_, batch_videos=at_once)
+    scores = score_views(
+        head, store, identity.stream_names, videos, views=chosen.views, device=device_, batch_videos=at_once
+    )
     if not np.isfinite(scores).all():
         bad = str(index.ids[videos[~np.isfinite(scores).all(1)][0]])
         raise NotFiniteError(f"The scores of video {bad!r} are not finite; extract it again into {store.path}.")
@@ -77,7 +83,9 @@ def evaluate(
         videos=len(videos),
         listed=listed,
         missing=listed - len(videos),
-        protocol=_protocol(head, store, split, part, listed, hot, clip_segments),
+        protocol=_protocol(head, store, chosen, split, part, listed, hot, clip_segments),
+        views=chosen.name,
+        sampler=store.plan.sampler,
         **vars(measured(scores, hot, index.classes, multi_label=index.multi_label)),
     )
     run.add_evaluation(replace(result, store=str(store.path)))
@@ -85,14 +93,15 @@ def evaluate(
 
 
 def evaluate_officially(
-    run_paths: Sequence[Path], store_path: Path | None = None, split: str | None = None, device: str = "auto"
-) -> Evaluation | OfficialEvaluation:
+    run_paths: Sequence[Path], store_path: Path | None = None, split: str | None = None, device: str = "auto", *,
+    views: str | None = None,
+) -> Evaluation | OfficialEvaluation:  # fmt: skip
     """Evaluate runs, one per split, and make the official number of their dataset from them.
 
     Parameters
     ----------
     run_paths : finished runs of one head on the same streams; fusions that are evaluated count as well
-    store_path, device : see `evaluate`
+    store_path, device, views : see `evaluate`
     split : for one run only, see `evaluate`
 
     Returns
@@ -128,7 +137,7 @@ def evaluate_officially(
     done = [
         _recorded(run, split)
         if isinstance(run.identity, FusionIdentity)
-        else evaluate(run.path, store_path, split, device=device)
+        else evaluate(run.path, store_path, split, device=device, views=views)
         for run in runs
     ]
     number = official(str(dataset), done, sorted(stores[0].index.splits), what)
@@ -192,15 +201,21 @@ def _recorded(fusion: Run, split: str | None) -> Evaluation:
 
 
 def _protocol(
-    head: Head, store: Store, split: str, part: str, listed: int, hot: np.ndarray, clip_segments: int | None
-) -> str:
+    head: Head, store: Store, views: ChosenViews, split: str, part: str, listed: int, hot: np.ndarray,
+    clip_segments: int | None,
+) -> str:  # fmt: skip
     """Say in one line how the numbers were made."""
     parts = [f"classification of {len(hot)} of {listed} {part} videos of split {split}"]
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
-    if store.views > 1:
-        rule = store.plan.view_rule
-        parts.append(f"{head.score_kind} averaged over {store.views} views" + (f" ({rule})" if rule else ""))
+    sampled = [f"segments {store.plan.sampler}"] if store.plan.sampler else []
+    if len(views.views) > 1:
+        named = f" ({views.name})" if views.name else ""
+        parts.append(f"{head.score_kind} averaged over {len(views.views)} views{named}")
+    elif views.name:
+        sampled.append(f"view {views.name}")
+    if sampled:
+        parts.append(", ".join(sampled))
     elif head.score_kind != Head.score_kind:
         parts.append(f"by {head.score_kind}")
     if clip_segments is not None:

@@ -1,4 +1,4 @@
-"""Which videos of a store a run can be held to, and which view of them is the central one."""
+"""Which videos of a store a run can be held to."""
 
 from __future__ import annotations
 
@@ -43,8 +43,3 @@ def choose_videos(run: Run, store: Store, split: str, part: str) -> tuple[int, n
 def usable_videos(identity: FitIdentity, store: Store) -> np.ndarray:
     """[videos] bool: those with cubes in every stream of the run, of whole videos only if it was fitted so."""
     return store.usable(identity.stream_names, allow_truncated=identity.allow_truncated)
-
-
-def central_view(store: Store) -> int:
-    """Return the view that shows the centre of the frame: the fifth of `10crop`, else the first there is."""
-    return 4 if store.plan.view_rule == "10crop" else 0
