@@ -239,8 +239,9 @@ def _decode(path: Path, collectors: tuple[Collector, ...], emit: Callable[[Messa
                 wanting = [c for c in collectors if c.wants(frame.index)]
                 if wanting or size == (0, 0):
                     rgb = frame.rgb()
-                    size = rgb.shape[1], rgb.shape[0]
-                    forms = FrameStore(rgb)
+                    if size == (0, 0):
+                        size = rgb.shape[1], rgb.shape[0]
+                    forms = FrameStore(rgb, size)
                     for one in wanting:
                         one.add(frame.index, forms)
                 times.append(frame.seconds)  # a frame that cannot be converted is none

@@ -116,14 +116,18 @@ def _regular_file(path: Path) -> int:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise VideoProblemError("missing", f"no such file: {path}") from None
+        raise VideoProblemError("missing", f"no such file: {_one_line(path)}") from None
     except (OSError, ValueError) as error:  # too long, a loop of links, a folder that may not be entered, a NUL
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoProblemError("unreadable", f"{type(error).__name__} while looking for it: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
         kind = next((word for test, word in _KINDS if test(found.st_mode)), "no regular file")
-        raise VideoProblemError("unreadable", f"{path} is {kind}, not a video file")
+        raise VideoProblemError("unreadable", f"{_one_line(path)} is {kind}, not a video file")
     return found.st_size
+
+
+def _one_line(path: Path) -> str:
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 _KINDS = (

@@ -16,7 +16,7 @@ from ..errors import UsageError
 AREA_SHARE = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 """Random-resized crops of `train:k`, as GLKA trains."""
-MOST_ASPECT = 32
+MOST_ASPECT = 16
 """A longer picture that the resize would enlarge is cut to its middle first: `short:256` would make 2,048,000 x 256
 pixels of 16000 x 2."""
 
@@ -86,8 +86,16 @@ class Geometry:
             width, height = max(self.crop_px, round(width * scale)), max(self.crop_px, round(height * scale))
         return width, height
 
-    def resized(self, frame: np.ndarray) -> np.ndarray:
-        """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop."""
+    def resized(self, frame: np.ndarray, *, first: tuple[int, int] | None = None) -> np.ndarray:
+        """Return a frame (H, W, 3) or (H, W) uint8 at its size before the crop.
+
+        Parameters
+        ----------
+        first : (width, height) of the video's first frame. One that is of another size, and would not get the size
+            that the first gets, is stretched to it, as players do: a segment has frames of one size.
+        """
+        if first is not None and (size := self.target_px(*first)) != self.target_px(frame.shape[1], frame.shape[0]):
+            return _resize(frame, *size)
         left, top, width, height = self.part_px(frame.shape[1], frame.shape[0])
         return _resize(frame[top : top + height, left : left + width], *self._resized_px(width, height))
 
