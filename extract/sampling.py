@@ -50,8 +50,8 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.rule not in RULES or len(self.values) != RULES[self.rule]:
             raise UsageError(
-                f"Unknown sampler {self}; write one of uniform:T, centre:T, every:N, fps:R, windows:LENGTH:STRIDE:MOST, "
-                "random:PARTS:FRAMES."
+                f"Unknown sampler {self}; write one of uniform:T, centre:T, every:N, fps:R, "
+                "windows:LENGTH:STRIDE:MOST, random:PARTS:FRAMES."
             )
         if min(self.values) <= 0 or (self.rule != "fps" and any(v.denominator != 1 for v in self.values)):
             raise UsageError(f"Sampler {self}: the numbers must be positive and whole (fps may be 2.5).")
@@ -81,6 +81,11 @@ class Sampler:
     def window_segments(self) -> int | None:
         """Segments per window of `windows`, None of other rules."""
         return int(self.values[0]) if self.rule == "windows" else None
+
+    @property
+    def random(self) -> bool:
+        """Whether the segments are drawn from a seed."""
+        return self.rule == "random"
 
     @property
     def needs_rate(self) -> bool:

@@ -19,10 +19,12 @@ from ...version import __version__
 from ..metrics.classification import multi_hot, summary
 from ..runs.identity import FitEnvironment, FitIdentity, OnIdentity, SettingsIdentity, StreamIdentity, VideosIdentity
 from ..runs.measured import FitMeasures, FitResult
+from ..runs.places import Place
 from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
 from ..runs.scoring import resolve_device, score_views
-from .plan import FitConfig, FitPlan, ids_digest, plan_fit
+from ..runs.seen import ids_digest, read_seen, seen_videos, store_digest
+from .plan import FitConfig, FitPlan, plan_fit
 from .svm import fit_svm, require_possible
 from .training import Training, TrainingData
 
@@ -90,7 +92,11 @@ def fit(config: FitConfig) -> FitResult:
     device = resolve_device(config.device)
     plan = plan_fit(config)
     environment = FitEnvironment(
-        store=str(config.store), device=str(device), versions=versions(), notes=tuple(plan.notes)
+        store=str(config.store),
+        device=str(device),
+        versions=versions(),
+        notes=tuple(plan.notes),
+        store_digest=store_digest(plan.store),
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)
@@ -106,6 +112,9 @@ def fit(config: FitConfig) -> FitResult:
             result = _train(config, plan, how, run, device)
         else:
             result = fit_svm(config, plan, how, run, device)
+    on = None if plan.on is None else read_seen(plan.on, plan.store)
+    seen = seen_videos(plan.store, plan.names[0], train=plan.train, validation=plan.validation, on=on)
+    run.write_videos(seen.to_arrays())
     # last of all: this file says that the run is finished
     run.finish(result)
     run.drop_checkpoint()
@@ -134,7 +143,8 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
         )  # fmt: skip
         measured = summary(scores, data.hot, multi_label=index.multi_label)
         ids, labels = index.ids[plan.validation], index.labels[plan.validation]
-        run.write_scores(f"{plan.split}-validation", ids=ids, scores=scores, labels=labels)
+        place = Place(split=plan.split, part="validation").name
+        run.write_scores(place, ids=ids, scores=scores, labels=labels, seen=np.ones(len(ids), bool))
     return FitResult(
         run=str(run.path),
         head=config.head,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..metrics.classification import multi_hot
 from ..runs.identity import FitIdentity
 from ..runs.reload import require_fit, sampled_settings, store_for
 from ..runs.run import Run
+from ..runs.seen import ids_digest
 from ..runs.splits import TRAIN, choose_split
 from ..runs.views import ChosenViews, choose_views
 from .holdout import Holdout, hold_out, require_share
@@ -172,8 +172,3 @@ def _as_in(config: FitConfig, on: Run) -> FitConfig:
             )
     views = config.views or (theirs.view_set and theirs.view_set.partition(":")[0])
     return replace(config, streams=theirs.stream_names, split=theirs.split, views=views)
-
-
-def ids_digest(ids: np.ndarray) -> str:
-    """SHA-256 of a list of video ids: what a run keeps of its training and validation videos."""
-    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()

@@ -19,6 +19,7 @@ from ...heads.svm.machines import EncodedSvm, SvmFit, SvmOn, SvmVlad, VladConfig
 from ...heads.svm.solver import Machines, gram_matrix, machine_count, peak_bytes, solve
 from ..metrics.classification import Measures, mean_average_precision, multi_hot, summary, top_k
 from ..runs.measured import CrossValidation, FitMeasures, FitResult
+from ..runs.places import Place
 from ..runs.progress import Progress
 from ..runs.reload import load_head
 from ..runs.run import Run
@@ -90,7 +91,8 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
 def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:
     """Measure the scores of the validation videos [m, N], and keep them in the run."""
     index, videos = plan.store.index, plan.validation
-    run.write_scores(f"{plan.split}-validation", ids=index.ids[videos], scores=scores, labels=index.labels[videos])
+    place, seen = Place(split=plan.split, part="validation").name, np.ones(len(videos), bool)
+    run.write_scores(place, ids=index.ids[videos], scores=scores, labels=index.labels[videos], seen=seen)
     hot = multi_hot(index.labels[videos], len(index.classes))
     return summary(scores, hot, multi_label=index.multi_label)
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ...cache.batches import Batch, Batches
 from ...cache.store import Store
-from ...errors import NotFiniteError, UnknownNameError
+from ...errors import UnknownNameError
 from ...heads.contract import Head
 from .reload import load_head, require_fit, settings_of, store_for
 from .run import Run
 from .scoring import resolve_device
 from .splits import PARTS, choose_split
-from .videos import usable_videos
+from .videos import not_finite, usable_videos
 from .views import central_view
 
 SEGMENTS_AT_ONCE = 3_200
@@ -90,10 +90,10 @@ def attention(
         device=device_,
     )
     for batch in batches.epoch(0):
-        yield from _of_batch(head, batch, store, with_segments=with_segments)
+        yield from _of_batch(run, head, batch, store, with_segments=with_segments)
 
 
-def _of_batch(head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
+def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
     with torch.inference_mode():
         output = head(batch.cubes, batch.valid)
         probabilities = _numpy(head.probabilities(output.logits))
@@ -106,10 +106,7 @@ def _of_batch(head: Head, batch: Batch, store: Store, *, with_segments: bool) ->
     )
     for b, T in enumerate(batch.valid.sum(1).tolist()):
         if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
-            bad = str(store.index.ids[batch.videos[b]])
-            raise NotFiniteError(
-                f"What the head says of video {bad!r} is not finite; extract it again into {store.path}."
-            )
+            raise not_finite(run, store, int(batch.videos[b]))
         yield VideoAttention(
             position=int(batch.videos[b]),
             id=str(store.index.ids[batch.videos[b]]),

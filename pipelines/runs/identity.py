@@ -107,6 +107,9 @@ class FitEnvironment(Record):
     device: str
     versions: Mapping[str, str]
     notes: tuple[str, ...]
+    store_digest: str | None = field(
+        default=None, metadata=OPTIONAL
+    )  # see `places.store_digest`; runs of version 0.1.0 have none
 
 
 @dataclass(frozen=True, kw_only=True)

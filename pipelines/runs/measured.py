@@ -94,6 +94,11 @@ class Evaluation(Record):
     confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each
     per_class: tuple[ClassResult, ...]
     store: str | None = field(default=None, metadata=OPTIONAL)  # in `metrics.json`: the store that was read
+    scores: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the file in which it keeps the scores
+    seen: int | None = field(
+        default=None, metadata=OPTIONAL
+    )  # with `--allow-seen`: scored videos that the run was fitted or selected on
+    seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
     official: Official | None = field(default=None, metadata=OPTIONAL)
 
 

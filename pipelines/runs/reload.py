@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...cache.store import Store
-from ...errors import FingerprintMismatchError, RefusedError, UsageError
+from ...errors import FingerprintMismatchError, NotFiniteError, RefusedError, UsageError
 from ...extract.sampling import Sampler
 from ...extract.views import feature
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
 from .identity import FitIdentity, FusionEnvironment, FusionIdentity
-from .run import Run, changes
+from .run import WEIGHTS, Run, changes
 
 
 def settings_of(identity: FitIdentity) -> HeadSettings:
@@ -112,12 +112,19 @@ def load_head(run: Run | str | Path, store: Store | None = None) -> Head:
     MissingFileError
         If there is no run, or it has no weights yet.
     UsageError
-        If its weights do not fit its configuration, or it is no fit of a head.
+        If its weights are damaged or do not fit its configuration, or it is no fit of a head.
+    NotFiniteError
+        If its weights hold NaN.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    head = rebuild(require_fit(run), store)
+    head, weights = rebuild(require_fit(run), store), run.weights()
+    if bad := [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]:
+        raise NotFiniteError(
+            f"The weights of run {run.path} hold NaN ({bad[0]!r} and {len(bad) - 1} other tensors in {WEIGHTS}): the "
+            "head is at fault, not the store. Fit again with another --out."
+        )
     try:
-        head.load_state_dict(run.weights())
+        head.load_state_dict(weights)
     except RuntimeError as error:
         raise UsageError(f"The weights of run {run.path} do not fit its head: {str(error).splitlines()[-1]}") from None
     return head.eval()

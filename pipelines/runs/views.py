@@ -18,6 +18,11 @@ class ChosenViews:
     only: bool  # whether the store has no other set
 
     @property
+    def rule(self) -> str | None:
+        """The name without a count: `train` of `train:5`."""
+        return self.name and self.name.partition(":")[0]
+
+    @property
     def told(self) -> str | None:
         """The name where the store has several sets, so that it must be said which; else None."""
         return None if self.only else self.name
