@@ -27,16 +27,9 @@ from .protocols import find_protocol, measures_text, official, official_splits
 
 
 def evaluate(
-    run_path: Path,
-    store_path: Path | None = None,
-    split: str | None = None,
-    part: str = "test",
-    device: str = "auto",
-    *,
-    views: str | None = None,
-    batch_videos: int | None = None,
-    allow_seen: bool = False,
-) -> Evaluation:
+    run_path: Path, store_path: Path | None = None, split: str | None = None, part: str = "test", device: str = "auto",
+    *, views: str | None = None, batch_videos: int | None = None, allow_seen: bool = False,
+) -> Evaluation:  # fmt: skip
     """Score a run's head; results are kept in the run: `metrics.json`, and the scores in a file named by `Place`.
 
     Parameters
