@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option("--split", help="Another split than the run was fitted on; for SCORES: of the store.")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option("--views", metavar="SET", help="The store's views to average over: center, 10crop, train [not train].")
 @click.option("--protocol", metavar="official", help="Give the number that the dataset's official protocol asks for.")
 @click.option("--average-clips", is_flag=True, help="Of SCORES: rows of one id are clips of one video.")
 @click.option(
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def evaluate(
-    runs: tuple[Path, ...], store: Path | None, split: str | None, part: str, protocol: str | None,
+    runs: tuple[Path, ...], store: Path | None, split: str | None, part: str, views: str | None, protocol: str | None,
     average_clips: bool, allow_seen: bool, device: str,
 ) -> tuple[Evaluation | OfficialEvaluation, str, int]:  # fmt: skip
     """Score a run on the videos it never saw: top-1, top-5, class mean, mAP, confusion matrix, per-class table.
@@ -54,6 +55,8 @@ def evaluate(
     if any(run.suffix in (".npz", ".csv") for run in runs):
         from ..pipelines.results.score_evaluation import evaluate_scores
 
+        if views is not None:
+            raise UsageError("--views is for runs: a file has the scores of videos.")
         if len(runs) > 1:
             raise UsageError("Give one file of scores, or runs; `vidatt fuse` brings several files together.")
         result = evaluate_scores(
@@ -73,12 +76,14 @@ def evaluate(
     from ..pipelines.runs.measured import Evaluation
 
     if protocol:
-        number = evaluate_officially(runs, store_path=store, split=split, device=device, allow_seen=allow_seen)
+        number = evaluate_officially(
+            runs, store_path=store, split=split, device=device, views=views, allow_seen=allow_seen
+        )
         told = evaluation_text(number) if isinstance(number, Evaluation) else official_text(number)
         return number, told, 0
     if len(runs) > 1:
         raise UsageError("Several runs make one number with --protocol official; `vidatt compare` only shows them.")
-    result = score(runs[0], store_path=store, split=split, part=part, device=device, allow_seen=allow_seen)
+    result = score(runs[0], store_path=store, split=split, part=part, device=device, views=views, allow_seen=allow_seen)
     return result, evaluation_text(result), 0
 
 

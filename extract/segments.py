@@ -208,7 +208,7 @@ def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
     if count < 1:
         return np.empty(0, np.int64)
     try:
-        return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+        return first + job.sampler.first_frames(count, fps, window=job.window_frames, video=job.id)[: job.segments]
     except UsageError as error:  # fps:R, and the file states no rate
         raise VideoProblemError("unreadable", str(error)) from None
 

@@ -52,7 +52,8 @@ def identity(config: FitConfig, plan: FitPlan) -> FitIdentity:
         seed=config.seed,
         classes=tuple(index.classes),
         multi_label=index.multi_label,
-        views=plan.store.views,
+        views=len(plan.views.views),
+        view_set=plan.views.told,
         allow_truncated=config.allow_truncated,
         validation_share=config.validation_share,
         train=VideosIdentity(videos=len(plan.train), digest=ids_digest(index.ids[plan.train])),
@@ -137,7 +138,8 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     measured = None
     if len(plan.validation):
         scores = score_views(
-            head, plan.store, plan.names, plan.validation, device=device, batch_videos=how.batch_videos
+            head, plan.store, plan.names, plan.validation, views=plan.test_views.views, device=device,
+            batch_videos=how.batch_videos,
         )  # fmt: skip
         measured = summary(scores, data.hot, multi_label=index.multi_label)
         ids, labels = index.ids[plan.validation], index.labels[plan.validation]
@@ -167,13 +169,14 @@ def _training_data(config: FitConfig, plan: FitPlan, device: torch.device) -> Tr
         videos=plan.train,
         batch_videos=batch_videos,
         seed=config.seed,
-        view="random" if store.views > 1 else 0,
+        view=plan.views.views,
         device=device,
     )
     validation = None
     if len(plan.validation):
         validation = Batches(
-            store, plan.names, videos=plan.validation, batch_videos=batch_videos, shuffle=False, device=device
+            store, plan.names, videos=plan.validation, batch_videos=batch_videos, shuffle=False,
+            view=plan.test_views.views.start, device=device,
         )  # fmt: skip
     hot = multi_hot(index.labels, len(index.classes))
     targets = hot.astype(np.float32) if index.multi_label else index.labels[:, 0].astype(np.int64)

@@ -14,7 +14,7 @@ from ...errors import UnknownNameError, UsageError
 from ..metrics.detection import AMBIGUOUS, MEASURES, DetectionMeasures, Intervals, detection_summary
 from ..runs.attention import VideoAttention, attention
 from ..runs.run import Run
-from ..runs.videos import central_view
+from ..runs.views import central_view
 from .proposals import (
     PROPOSAL_RULES,
     ClassifiedRule,

@@ -17,7 +17,7 @@ from ...heads.registry import HEADS
 from ..metrics.localisation import Boxes, frame_ap, frame_hit
 from ..record import Record
 from ..runs.attention import VideoAttention, attention
-from ..runs.videos import central_view
+from ..runs.views import central_view, shows_centre
 from .boxes import BOX_RULES, ThresholdRule, boxes_of, out_of_region
 from .reading import ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
@@ -147,7 +147,7 @@ class _Place:
     """Where the cells of a run's maps lie in the frames of a store's videos."""
 
     def __init__(self, store: Store, streams: Sequence[str]) -> None:
-        if (store.plan.view_rule or "").startswith("train"):
+        if not shows_centre(store):
             raise UsageError(
                 f"{store.path} holds random crops (views {store.plan.view_rule}), whose place in the frame is "
                 "not kept; extract with --views center."

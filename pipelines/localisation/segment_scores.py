@@ -26,6 +26,7 @@ from ..runs.attention import VideoAttention, attention
 from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
 from ..runs.seen import derive_lists
+from ..runs.views import shows_centre
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     settings = {
         "C": C,
         "segments": segments,
-        "view": view,
+        "view": 0 if shows_centre(store) else "random",  # what is seen, wherever the store has it
         "train": require_fit(run).train.to_dict(),
         "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
     }

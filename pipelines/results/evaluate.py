@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...cache.store import Store
 from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
@@ -21,35 +22,31 @@ from ..runs.run import CONFIG, Run, changes
 from ..runs.scoring import resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos, not_finite
+from ..runs.views import ChosenViews, choose_views
 from .protocols import find_protocol, measures_text, official, official_splits
 
 
 def evaluate(
-    run_path: Path,
-    store_path: Path | None = None,
-    split: str | None = None,
-    part: str = "test",
-    device: str = "auto",
-    *,
-    batch_videos: int | None = None,
-    allow_seen: bool = False,
-) -> Evaluation:
+    run_path: Path, store_path: Path | None = None, split: str | None = None, part: str = "test", device: str = "auto",
+    *, views: str | None = None, batch_videos: int | None = None, allow_seen: bool = False,
+) -> Evaluation:  # fmt: skip
     """Score a run's head; results are kept in the run: `metrics.json`, and the scores in a file named by `Place`.
 
     Parameters
     ----------
     run_path : a finished run
-    store_path : None = the store it was fitted on; another one must have the same recipes and classes
+    store_path : None = the store it was fitted on; another one must have equal features and the same classes
     split : None = the run's
     part : "test" or "train"
     device : auto, cpu, cuda or cuda:i
+    views : the set of the store's views to average over, such as "10crop"; None = the first that is no random one
     batch_videos : None = as in the fit
     allow_seen : also score videos that the run was fitted or selected on; the result says so
 
     Raises
     ------
     FingerprintMismatchError
-        If a stream of the store was made by another recipe than the run's; the message says what differs.
+        If a stream of the store has other features than the run's; the message says what differs.
     RefusedError
         If classes differ, or the part holds videos that the run was fitted or selected on.
     UsageError
@@ -61,15 +58,12 @@ def evaluate(
     run.require_finished()
     store, identity = store_for(run, store_path), require_fit(run)
     split = choose_split(store, split or identity.split)
-    chosen = choose_videos(run, store, split, part, allow_seen=allow_seen)
-    videos = chosen.videos
-    head, settings = load_head(run).to(device_), settings_of(identity)
-    index, at_once = store.index, batch_videos or settings.fit.batch_videos
-    scores = score_views(head, store, identity.stream_names, videos, device=device_, batch_videos=at_once)
-    if not np.isfinite(scores).all():
-        raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
+    chosen, read = choose_videos(run, store, split, part, allow_seen=allow_seen), choose_views(store, views)
+    index, videos = store.index, chosen.videos
+    head = load_head(run, store).to(device_)
+    scores = _scores(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
     labels, hot = index.labels[videos], multi_hot(index.labels[videos], len(index.classes))
-    place = place_of(run, store, split, part)
+    place = place_of(run, store, split, part, read)
     run.write_scores(place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen)
     result = Evaluation(
         run=str(run_path),
@@ -78,7 +72,9 @@ def evaluate(
         videos=len(videos),
         listed=chosen.listed,
         missing=chosen.listed - len(videos),
-        protocol=_protocol(head, store, split, part, chosen, hot, identity.settings.config.get("clip_segments")),
+        protocol=_protocol(head, store, read, split, part, chosen, hot, identity.settings.config.get("clip_segments")),
+        views=read.name,
+        sampler=store.plan.sampler,
         scores=str(run.path / place.scores),
         seen=chosen.seen_count,
         seen_note=chosen.note,
@@ -88,16 +84,29 @@ def evaluate(
     return result
 
 
+def _scores(
+    run: Run, head: Head, store: Store, videos: np.ndarray, views: range, *, device: torch.device,
+    batch_videos: int | None,
+) -> np.ndarray:  # fmt: skip
+    """Return the scores of videos, [n, N] float32; refuse what is not finite."""
+    identity = require_fit(run)
+    at_once = batch_videos or settings_of(identity).fit.batch_videos
+    scores = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
+    if not np.isfinite(scores).all():
+        raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
+    return scores
+
+
 def evaluate_officially(
     run_paths: Sequence[Path], store_path: Path | None = None, split: str | None = None, device: str = "auto", *,
-    allow_seen: bool = False,
+    views: str | None = None, allow_seen: bool = False,
 ) -> Evaluation | OfficialEvaluation:  # fmt: skip
     """Evaluate runs, one per split, and make the official number of their dataset from them.
 
     Parameters
     ----------
     run_paths : finished runs of one head on the same streams; fusions that are evaluated count as well
-    store_path, device, allow_seen : see `evaluate`
+    store_path, device, views, allow_seen : see `evaluate`
     split : for one run only, see `evaluate`
 
     Returns
@@ -133,7 +142,7 @@ def evaluate_officially(
     done = [
         _recorded(run, split)
         if isinstance(run.identity, FusionIdentity)
-        else evaluate(run.path, store_path, split, device=device, allow_seen=allow_seen)
+        else evaluate(run.path, store_path, split, device=device, views=views, allow_seen=allow_seen)
         for run in runs
     ]
     number = official(str(dataset), done, sorted(stores[0].index.splits), what)
@@ -200,16 +209,22 @@ def _recorded(fusion: Run, split: str | None) -> Evaluation:
 
 
 def _protocol(
-    head: Head, store: Store, split: str, part: str, chosen: ChosenVideos, hot: np.ndarray, clip_segments: int | None
-) -> str:
+    head: Head, store: Store, views: ChosenViews, split: str, part: str, chosen: ChosenVideos, hot: np.ndarray,
+    clip_segments: int | None,
+) -> str:  # fmt: skip
     """Say in one line how the numbers were made; `clip_segments` is of heads that average over clips (GLKA)."""
     listed = chosen.listed
     parts = [f"classification of {len(hot)} of {listed} {part} videos of split {split}"]
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
-    if store.views > 1:
-        rule = store.plan.view_rule
-        parts.append(f"{head.score_kind} averaged over {store.views} views" + (f" ({rule})" if rule else ""))
+    sampled = [f"segments {store.plan.sampler}"] if store.plan.sampler else []
+    if len(views.views) > 1:
+        named = f" ({views.name})" if views.name else ""
+        parts.append(f"{head.score_kind} averaged over {len(views.views)} views{named}")
+    elif views.name:
+        sampled.append(f"view {views.name}")
+    if sampled:
+        parts.append(", ".join(sampled))
     elif head.score_kind != Head.score_kind:
         parts.append(f"by {head.score_kind}")
     if clip_segments is not None:

@@ -54,7 +54,8 @@ class RunIdentity(Record):
 class FitIdentity(RunIdentity):
     """What makes two fits the same: with equal identities, device and versions they give equal weights."""
 
-    views: int
+    views: int  # of the set that it was fitted on
+    view_set: str | None = field(default=None, metadata=OPTIONAL)  # its name, where the store has several
     allow_truncated: bool
     validation_share: float
     train: VideosIdentity

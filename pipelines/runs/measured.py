@@ -87,6 +87,8 @@ class Evaluation(Record):
     missing: int  # listed, not scored
     unlisted: int | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: scored, not listed, left out
     protocol: str  # how the numbers were made, in one line
+    views: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the views averaged over, such as 10crop
+    sampler: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the rule that placed the segments
     metrics: Measures
     denominators: Denominators
     confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each

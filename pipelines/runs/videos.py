@@ -1,4 +1,4 @@
-"""Which videos of a store a run can be held to, and which view of them is the central one."""
+"""Which videos of a store a run can be held to."""
 
 from __future__ import annotations
 
@@ -92,8 +92,3 @@ def not_finite(run: Run, store: Store, position: int) -> NotFiniteError:
         f"What run {run.path} says of video {id!r} is not finite, and its cubes in {store.path} are: the head is at "
         "fault. Fit again with another --out."
     )
-
-
-def central_view(store: Store) -> int:
-    """Return the view that shows the centre of the frame: the fifth of `10crop`, else the first there is."""
-    return 4 if store.plan.view_rule == "10crop" else 0
