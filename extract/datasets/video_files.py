@@ -113,11 +113,20 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
 def _reason_to_skip(entry: os.DirEntry[str]) -> str:
     if entry.name.startswith("."):
         return "hidden"
-    if printable(entry.name) != entry.name:
+    if not is_text(entry.name):
         return "whose names are not UTF-8 (rename them)"
     if entry.is_symlink() and not os.path.exists(entry.path):  # a dangling link is a missing video
         return "links that lead nowhere"
     return ""
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name can be kept as text: Python reads bytes that are not UTF-8 as stand-ins, which cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(path: str) -> str:
