@@ -60,8 +60,8 @@ class Catalogue:
     Raises
     ------
     UsageError
-        On duplicate ids, names that are not UTF-8, labels outside the classes (those of intervals and boxes too), split columns of the wrong
-        length, or a path that leaves the video folder.
+        On duplicate ids, names that are not UTF-8, labels outside the classes (those of intervals and boxes too), split
+        columns of the wrong length, or a path that leaves the video folder.
     """
 
     name: str
