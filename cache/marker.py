@@ -16,6 +16,7 @@ from .fingerprint import canonical_json
 
 _SEAL = "seal"
 _NEEDED = {"shard", "rows", "files", "videos"}
+_PROOFS = {"stream", "fingerprint", "plan"}
 
 
 def marker_line(marker: Mapping[str, Any]) -> bytes:
@@ -43,6 +44,8 @@ def parse_marker(content: bytes) -> dict[str, Any]:
         raise ValueError("its files are not told by bytes and SHA-256")
     if not isinstance(videos, list) or not all(isinstance(v, dict) and isinstance(v.get("id"), str) for v in videos):
         raise ValueError("its videos are not told by their ids")
+    if _SEAL not in marker and marker.keys() & _PROOFS:
+        raise ValueError("it has no seal")
     if _SEAL in marker:
         # The keys are sorted and others follow, so cutting it out leaves what was sealed; parsing again costs 40 times.
         seal = f'"{_SEAL}":{json.dumps(marker[_SEAL])},'.encode()

@@ -39,7 +39,7 @@ import zarr
 from ..errors import CorruptStoreError
 from .marker import marker_line, parse_marker
 from .mending import mend
-from .scratch import abandoned, link, make_scratch, remove_if_empty, remove_scratch, scratch_name, sync, write
+from .scratch import abandoned, link, make_scratch, naming, remove_if_empty, remove_scratch, scratch_name, sync, write
 from .shard_index import stored_sums
 
 ARRAYS = ("cubes", "frames", "seconds")
@@ -173,7 +173,8 @@ def sweep(store: Path, streams: list[Path]) -> int:
             complete(stream, shard)
     for folder in dead:
         shutil.rmtree(folder, ignore_errors=True)  # another sweep may be at it
-    remove_if_empty(root)
+    if root.exists():  # a store on a read-only mount has none
+        remove_if_empty(root)
     return len(dead)
 
 
@@ -400,7 +401,8 @@ def _write_shard(
     # That all is fill is seen at memory speed; zarr would encode each chunk to see it.
     if keep_zeros or not _is_fill(rows, private.fill_value, chunks[0]):
         start = shard * shards[0]
-        private[start : start + len(rows)] = rows  # one aligned assignment = one file
+        with naming(scratch):
+            private[start : start + len(rows)] = rows  # one aligned assignment = one file
     path = scratch.parent / shard_key(scratch.name, rows.ndim, shard)
     if path.exists():
         sync(path)

@@ -36,9 +36,9 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option(
     "--segments", type=click.IntRange(1), metavar="T", help="Segments per video: short for --sampler uniform:T."
 )
-@click.option("--sampler", metavar="RULE", help="uniform:T, centre:T, every:N, fps:R or windows:L:S:M.")
+@click.option("--sampler", metavar="RULE", help="uniform:T, centre:T, every:N, fps:R, windows:L:S:M or random:P:F.")
 @click.option("--window", type=click.IntRange(1), metavar="FRAMES", help="Frames kept free behind a segment's first.")
-@click.option("--views", default="center", show_default=True, help="Crops of each segment: center, 10crop, train:K.")
+@click.option("--views", metavar="SET[+SET]", help="Crops of each segment: center, 10crop, train:K [center].")
 @click.option("--flow-preset", default="tsn", show_default=True, help="TV-L1 parameters: tsn, opencv or fast.")
 @click.option("--flow-engine", default="auto", show_default=True, help="numba, torch, triton, opencv or auto.")
 @click.option(

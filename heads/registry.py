@@ -322,7 +322,7 @@ register(
         presets={
             "default": _WW_FIT,  # Bahdanau's energy, which the paper cites; the printed one does not depend on time
             "paper": {"temporal": "paper", **_WW_FIT},
-            "repo": {"temporal": "post_lstm", "regularisers": "repo", **_WW_FIT},
+            "repo": {"temporal": "post_lstm", "start": "zeros", "regularisers": "repo", **_WW_FIT},
             "small": {"filters": (32, 16), "lstm": 32, "energy": 32, **_SMALL_FIT},
         },
     ),
@@ -341,6 +341,7 @@ register(
         paper=_TCLSTA,
         presets={
             "paper": {"batch_videos": 2, "validate_every": 1_000, **_TCLSTA_FIT},  # 64 frames, at 25 a video
+            "paper-flow": {"batch_videos": 2, "validate_every": 1_000, **_TCLSTA_FIT, "steps": 60_000},
             "small": _TCLSTA_SMALL,
         },
     ),
@@ -351,7 +352,10 @@ register(
         head=TclstaCln,
         summary="tclsta's branches of two streams, each attending to its segments guided by the other",
         paper=_TCLSTA,
-        presets={"paper": {"batch_videos": 64, **_TCLSTA_FIT}, "small": {"cln": 64, **_TCLSTA_SMALL}},
+        presets={
+            "paper": {"first": "motion", "batch_videos": 64, **_TCLSTA_FIT},
+            "small": {"cln": 64, **_TCLSTA_SMALL},
+        },
     ),
 )
 register(
@@ -361,7 +365,19 @@ register(
         summary="an LSTM over the segments whose state attends to the cells of the next one",
         paper="Sharma et al., Action Recognition using Visual Attention, arXiv:1511.04119, 2015",
         presets={
-            "paper": {"optimiser": "adam", "lr": 1e-4, "weight_decay": 1e-5},
+            "paper": {"optimiser": "adam", "lr": 1e-4, "weight_decay": 1e-5},  # the authors' script for UCF-11
+            "hmdb51": {  # their other script; its decay is not halved, its descent has no momentum
+                "attention_layers": 3,
+                "lstm": 1024,
+                "output": 1024,
+                "last_segments": 16,
+                "reduction": "sum",
+                "optimiser": "sgd",
+                "lr": 1e-5,
+                "momentum": 0.0,
+                "weight_decay": 2e-5,
+                "milestones": (),
+            },
             "small": {"attention": 64, "lstm": 64, "output": 64, **_SMALL_FIT},
         },
     ),

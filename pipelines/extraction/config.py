@@ -40,10 +40,10 @@ class ExtractConfig:
     sampler: str | None = None
     default_sampler: str = "uniform:25"  # the recipe's
     window_frames: int | None = None  # the longest stream's
-    views: str = "center"
+    views: str | None = None  # such as train:5+10crop; None = those of the store, else center
     shard_videos: int | None = None
     slice: str | None = None  # I/N
-    seed: int = 0  # of the order of videos, random views and random weights
+    seed: int = 0  # of the order of videos, random views and segments, and random weights
     device: str = "auto"
     workers: int | None = None  # one per GPU, or one per CPU core
     decoders: int | None = None  # per worker
@@ -63,7 +63,8 @@ class ExtractConfig:
         Sampler.parse(self.default_sampler)
         if self.sampler is not None:
             Sampler.parse(self.sampler)
-        Views.parse(self.views)
+        if self.views is not None:
+            Views.parse(self.views)
         if self.slice is not None:
             parse_slice(self.slice)
         for name in COUNTS:

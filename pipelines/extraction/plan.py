@@ -24,7 +24,7 @@ from ...extract.datasets.video_files import refuse_links_outside
 from ...extract.sampling import Sampler
 from ...extract.segments import CountJob, VideoJob
 from ...extract.streams import StreamConfig
-from ...extract.views import Views
+from ...extract.views import CENTER, Views
 from ...extract.windows import StreamKind
 from ..runs.progress import Progress
 from .catalogue_changes import catalogue_changes
@@ -112,7 +112,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
     slice_index, slices = parse_slice(config.slice)
     catalogue = open_catalogue(config)
     store = Store.open(config.store) if config.store.exists() else None
-    views = Views.parse(config.views)
+    views = Views.parse(config.views or (store and store.plan.view_rule) or str(CENTER))
     sampler, window_frames, shard_videos = _open_choices(config, catalogue, store)
     recorded = StorePlan(
         dataset=catalogue.name,
@@ -204,7 +204,7 @@ def _open_choices(config: ExtractConfig, catalogue: Catalogue, store: Store | No
             f"The store {config.store} does not say how its segments were placed, so no extraction can add to it; "
             "name another --store."
         )
-    return Sampler.parse(rule), window_frames, shard_videos
+    return Sampler.parse(rule, seed=config.seed), window_frames, shard_videos
 
 
 def open_catalogue(config: ExtractConfig) -> Catalogue:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...cache.store import Store
-from ...errors import VidattError
+from ...errors import VidattError, system_cause
 from ...extract.decoder import DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.segments import ShardJob
@@ -100,6 +100,10 @@ def serve(connection: Connection[Any, Any]) -> None:
         _work(connection)
     except VidattError as error:
         connection.send(Failed(str(error), error.exit_code))
+    except OSError as error:
+        if (cause := system_cause(error)) is None:
+            raise
+        connection.send(Failed(cause, VidattError.exit_code))
 
 
 def _work(connection: Connection[Any, Any]) -> None:
