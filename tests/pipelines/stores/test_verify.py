@@ -119,7 +119,8 @@ def test_every_damage_of_every_file_is_found_and_nothing_is_read_wrongly(extract
 def test_files_in_the_place_of_others_are_found_and_not_read(extracted, tmp_path):
     truth = everything(extracted)
     files = sorted(p for p in (extracted / "rgb").rglob("*") if p.is_file())
-    pairs = [(a, b) for a in files for b in files if a != b and a.parent == b.parent and a.name != "zarr.json"]
+    pairs = [(a, b) for a in files for b in files if a.parent == b.parent and a.read_bytes() != b.read_bytes()]
+    pairs = [(a, b) for a, b in pairs if "zarr.json" not in (a.name, b.name)]
     assert len(pairs) > 12
     for number, (a, b) in enumerate(pairs):
         store = link_tree(extracted, tmp_path / str(number))
