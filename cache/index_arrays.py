@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ _NAMES = {
 }
 
 
-def write_index(path: Path, index: Index) -> None:
-    """Write the index as a new Zarr group at `path`."""
-    group = zarr.create_group(path, zarr_format=3, attributes={"multi_label": index.multi_label})
+def write_index(path: Path, index: Index, root: Mapping[str, Any]) -> None:
+    """Write the index as a new Zarr group at `path`; it keeps a copy of the attributes of the root that names it."""
+    attributes = {"multi_label": index.multi_label, "store": dict(root)}
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for field, name in _NAMES.items():
         _write(group, name, getattr(index, field))
     _write(group, "class", np.array(index.classes, np.dtypes.StringDType()))

@@ -38,7 +38,6 @@ import zarr
 
 from ..errors import CorruptStoreError
 from .marker import marker_line, parse_marker
-from .mending import mend
 from .scratch import abandoned, link, make_scratch, remove_if_empty, remove_scratch, scratch_name, sync, write
 from .shard_index import stored_sums
 
@@ -345,7 +344,11 @@ def _write_shard(
 ) -> dict[str, int | str] | None:
     """Write one file, and return what the marker says of it; None if all is fill and there is none."""
     scratch.mkdir()
-    shutil.copyfile(array / "zarr.json", scratch / "zarr.json")
+    metadata = json.loads((array / "zarr.json").read_bytes())
+    shard_rows = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
+    # The array ends with the shard: the bytes of one that was the last stay the same when the store is extended.
+    metadata["shape"][0] = shard * shard_rows + len(rows)
+    (scratch / "zarr.json").write_text(json.dumps(metadata))
     # The setting is not stored; zarr 3.1.6 ignores it in open_array, and 3.1.3 has no Array.with_config.
     with zarr.config.set({"array.write_empty_chunks": keep_zeros}):
         private = zarr.open_array(scratch, mode="r+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from ..errors import CorruptStoreError, RefusedError, StoreNotFoundError
 from .fingerprint import fingerprint, plain
 from .mending import mend
 
-SCHEMA = 1
-"""Version of the format; a reader refuses others."""
+SCHEMA, EXTENDED = 1, 2
+"""Versions of the format: of a store as it was made, and of one that was extended; a reader refuses others."""
+INDEX = "index"
+"""Folder of the index, unless the attribute of this name tells another: each extension writes one of its own."""
 
 COUNTS = ("views", "rows", "chunk_rows", "shard_rows")
 DIGEST = "layout_digest"
-OWN = ("schema", *COUNTS, "plan_digest", "index_digest", DIGEST)
+OWN = ("schema", *COUNTS, "plan_digest", "index_digest", INDEX, "earlier_rows", DIGEST)
 """The attributes that a store gives itself; the others are the planner's."""
 
 
@@ -50,10 +53,10 @@ def read_root(store: Path) -> dict[str, Any]:
         schema = attributes["schema"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CorruptStoreError(f"{path} is not that of a vidatt store ({error!r})", mend(store)) from error
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, EXTENDED):
         raise RefusedError(
-            f"The store {store} has schema version {schema}, this vidatt reads {SCHEMA}; install the vidatt that "
-            "made it."
+            f"The store {store} has schema version {schema}, this vidatt reads {SCHEMA} and {EXTENDED}; install the "
+            "vidatt that made it."
         )
     if odd := _odd(attributes):
         raise CorruptStoreError(f"{path} {odd}", mend(store))
@@ -68,6 +71,14 @@ def _odd(attributes: dict[str, Any]) -> str | None:
     for key in ("plan_digest", "index_digest"):
         if type(attributes.get(key)) is not str:
             return f"states {key} {attributes.get(key)!r}"
+    if not re.fullmatch(rf"{INDEX}(-[0-9]+)?", str(attributes.get(INDEX, INDEX))):
+        return f"states index {attributes[INDEX]!r}"
+    earlier = attributes.get("earlier_rows", [])
+    if not isinstance(earlier, list) or not all(type(rows) is int and rows > 0 for rows in earlier):
+        return f"states earlier_rows {earlier!r}"
+    ends: list[int] = [*earlier, attributes["rows"]]
+    if ends != sorted(set(ends)):
+        return f"states earlier_rows {earlier!r}"
     if attributes["shard_rows"] % attributes["chunk_rows"]:
         return f"states shards of {attributes['shard_rows']} rows and chunks of {attributes['chunk_rows']}"
     if DIGEST in attributes and sealed(attributes)[DIGEST] != attributes[DIGEST]:

@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import UsageError
 from .index import Index
 from .layout import Layout
@@ -51,10 +49,16 @@ class StoreRows:
         """What the planner said of it."""
         return StorePlan.of(self.attributes)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Which rows each video has."""
-        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+        return Layout(
+            offset=self.index.offset,
+            rows=self.rows,
+            chunk_rows=self.chunk_rows,
+            shard_rows=self.shard_rows,
+            earlier_rows=tuple(self.attributes.get("earlier_rows", ())),
+        )
 
     @property
     def shard_count(self) -> int:
@@ -77,20 +81,15 @@ class StoreRows:
         named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
         return f"vidatt extract{named} --store {self.quoted}"
 
-    @cached_property
-    def _first_shards(self) -> np.ndarray:
-        return self.index.offset // self.shard_rows  # ascending
-
     def shard_videos(self, shard: int) -> range:
         """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
         self._check_shard(shard)
-        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
-        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
+        return self.layout.shard_videos(shard)
 
     def shard_row_range(self, shard: int) -> tuple[int, int]:
         """Return the rows [start, stop) of a shard."""
         self._check_shard(shard)
-        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+        return self.layout.row_range(shard)
 
     def shard_plan(self, shard: int) -> str:
         """SHA-256 of what was planned for a shard: its rows, its videos and their rows, whatever comes after it."""

@@ -19,19 +19,18 @@ from ..errors import (
     ShardMissingError,
     UsageError,
 )
-from . import publish
+from . import growth, publish
 from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
 from .mending import mend
-from .root import DIGEST, OWN, SCHEMA, read_root, sealed
+from .root import DIGEST, EXTENDED, INDEX, OWN, SCHEMA, read_root, sealed
 from .rows import StoreRows, fits
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
 from .stream import Stream, build_stream
 
 _FIRST = ("rgb", "flow", "clip")
-_INDEX = "index"
 
 
 class Store(StoreRows):
@@ -72,7 +71,7 @@ class Store(StoreRows):
             scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
             try:
                 zarr.create_group(scratch, zarr_format=3, attributes=attributes)
-                write_index(scratch / _INDEX, index)
+                write_index(scratch / INDEX, index, attributes)
                 sync_tree(scratch)
                 if not move(scratch, path) and not (path / "zarr.json").exists():
                     raise UsageError(f"{path} exists and is no vidatt store; give another path.")
@@ -103,9 +102,15 @@ class Store(StoreRows):
         """
         path = Path(path)
         attributes = read_root(path)
-        index = read_index(path / _INDEX)
+        folder = path / attributes.get(INDEX, INDEX)
+        try:
+            index = read_index(folder)
+        except CorruptStoreError:
+            if read_root(path) == attributes:
+                raise
+            return cls.open(path)  # it was extended at this moment, and that index removed
         if index.content_digest() != attributes["index_digest"]:
-            raise CorruptStoreError(f"The index {path / _INDEX} does not match its digest; restore it from a copy.")
+            raise CorruptStoreError(f"The index {folder} does not match its digest; restore it from a copy.")
         store = cls(path, attributes, index)
         if not fits(index, store.views, store.layout):
             raise CorruptStoreError(f"The layout in {path}/zarr.json is not that of its index", mend(path))
@@ -119,7 +124,7 @@ class Store(StoreRows):
         """The streams there are: rgb, flow, clip, then others by name."""
         # A folder with markers counts too: a stream whose zarr.json is lost is damaged, not gone.
         found = [*self.path.glob("[!.]*/zarr.json"), *self.path.glob("[!.]*/.done")]
-        names = {path.parent.name for path in found} - {_INDEX}
+        names = {path.parent.name for path in found if not _is_index(path.parent.name)}
         return [name for name in _FIRST if name in names] + sorted(names.difference(_FIRST))
 
     def stream(self, name: str) -> Stream:
@@ -158,7 +163,7 @@ class Store(StoreRows):
         UsageError
             If the name, the shape or the recipe cannot be kept.
         """
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == _INDEX:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or _is_index(name):
             raise UsageError(f"{name!r} cannot name a stream; use letters, digits, '_' and '-', and not 'index'.")
         shape = tuple(int(side) for side in cube_shape)
         if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
@@ -172,6 +177,7 @@ class Store(StoreRows):
                 move(scratch / name, self.path / name)  # else another was faster
             finally:
                 remove_scratch(scratch)
+            growth.grow_arrays(self.path, read_root(self.path)["rows"])  # the store may have been extended meanwhile
         stream = Stream(self, name)
         odd = differences(recipe, stream.recipe) + differences({"cube_shape": shape}, {"cube_shape": stream.cube_shape})
         if odd:
@@ -228,6 +234,36 @@ class Store(StoreRows):
                 usable[self.shard_videos(shard)] = False
         return usable
 
+    def extend(self, *, index: Index, layout: Layout, attributes: Mapping[str, Any]) -> Store:
+        """Enter more videos, or other labels, splits, intervals and boxes: atomic, durable, the first extension wins.
+
+        Parameters
+        ----------
+        index : the videos of this store first, in its order, with their rows, then the new ones
+        layout : from `extend_layout`
+        attributes : what the planner says of the new whole; what it does not say stays
+
+        Returns
+        -------
+        The store as it is now, which is another process's if that was first: compare its index with yours.
+
+        Raises
+        ------
+        UsageError
+            If a video of this store is missing, or has another path, stretch or other rows.
+        """
+        index = replace(index, offset=layout.offset)
+        N = len(self.index)
+        if index.digest(slice(0, N)) != self.index.digest(slice(0, N)):
+            raise UsageError(
+                "An extension leaves a store's videos, their files and rows as they are; only add to them."
+            )
+        kept = {key: value for key, value in self.attributes.items() if key not in OWN}
+        root = _attributes(index, self.views, layout, {**kept, **attributes}, folder=growth.next_index(self.attributes))
+        growth.claim(self.path, index, root)
+        growth.finish(self.path)
+        return type(self).open(self.path)
+
     def sweep(self) -> int:
         """Complete what killed writers left ready, and remove the scratch of dead ones.
 
@@ -238,12 +274,18 @@ class Store(StoreRows):
         return publish.sweep(self.path, [self.path / name for name in self.stream_names])
 
 
-def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, Any]) -> dict[str, Any]:
+def _is_index(name: str) -> bool:
+    return re.fullmatch(rf"{INDEX}(-[0-9]+)?", name) is not None
+
+
+def _attributes(
+    index: Index, views: int, layout: Layout, given: Mapping[str, Any], *, folder: str = INDEX
+) -> dict[str, Any]:
     if not fits(index, views, layout):
         raise UsageError(
             "The layout is not that of the index: make it with plan_layout from the same lengths and views."
         )
-    own = {
+    own: dict[str, Any] = {
         "schema": SCHEMA,
         "views": int(views),
         "rows": int(layout.rows),
@@ -252,6 +294,8 @@ def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, An
         "plan_digest": index.digest(),
         "index_digest": index.content_digest(),
     }
+    if folder != INDEX:
+        own |= {"schema": EXTENDED, INDEX: folder, "earlier_rows": list(layout.earlier_rows)}
     if taken := [key for key in OWN if key in given and given[key] != own.get(key)]:
         raise UsageError(f"The attributes {', '.join(taken)} are the store's own; give others.")
     return sealed({**given, **own})

@@ -55,6 +55,15 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of videos and of random weights.")
+@click.option(
+    "--retry",
+    is_flag=False,
+    flag_value="all",
+    metavar="[OUTCOME,...]",
+    help="Look again at videos that are missing, unreadable, ... [all that are not ok].",
+)
+@click.option("--extend", is_flag=True, help="Take new videos and labels into the store that is there.")
+@click.option("--reuse", type=click.Path(path_type=Path), metavar="STORE", help="Copy equal videos' cubes from it.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate and write nothing.")
 @common
 def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
@@ -102,6 +111,9 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         decode_timeout_seconds=given["decode_timeout"],
         decode_memory_bytes=MEMORY_BYTES if given["decode_memory"] is None else int(given["decode_memory"] * 1e9),
         follow_links=given["follow_links"],
+        retry=_outcomes(given["retry"]),
+        extend=given["extend"],
+        reuse=given["reuse"],
     )
     if given["dry_run"]:
         from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
@@ -110,6 +122,15 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         return plan, plan_text(plan), 0
     summary = run(config).to_dict()
     return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
+
+
+def _outcomes(text: str | None) -> tuple[str, ...]:
+    """Read the outcomes of --retry; none given = all, and without the option none."""
+    from ..pipelines.extraction.config import RETRYABLE
+
+    if text is None:
+        return ()
+    return RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

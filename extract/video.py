@@ -60,6 +60,7 @@ class VideoReport:
     fps: float = 0.0  # average rate; 0 = unknown
     width: int = 0  # upright, pixels
     height: int = 0
+    sha256: str = ""  # of the file; empty if nothing of it decoded
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from ..errors import UsageError
 AREA_SHARE = (0.08, 1.0)
 ASPECT = (3 / 4, 4 / 3)
 """Random-resized crops of `train:k`, as GLKA trains."""
-MOST_ASPECT = 32
+MOST_ASPECT = 16
 """A longer picture that the resize would enlarge is cut to its middle first: `short:256` would make 2,048,000 x 256
 pixels of 16000 x 2."""
 

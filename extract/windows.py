@@ -114,12 +114,12 @@ class FrameStore:
 
     def __init__(self, rgb: np.ndarray) -> None:
         self._rgb = rgb
-        self._forms: dict[tuple[int, int, bool], np.ndarray] = {}
+        self._forms: dict[tuple[int | bool, ...], np.ndarray] = {}
 
     def get(self, geometry: Geometry, *, gray: bool) -> np.ndarray:
         """Return the frame resized, (H, W, 3) or gray (H, W), made once per size."""
-        size = geometry.target_px(self._rgb.shape[1], self._rgb.shape[0])
-        key = (*size, gray)
+        size = self._rgb.shape[1], self._rgb.shape[0]
+        key = (*geometry.part_px(*size), *geometry.target_px(*size), gray)
         if key not in self._forms:
             form = geometry.resized(self._rgb)
             self._forms[key] = cv2.cvtColor(form, cv2.COLOR_RGB2GRAY) if gray else np.ascontiguousarray(form)

@@ -184,7 +184,9 @@ class Hdf5Material(Material):
             self.layout = (
                 Layout(
                     offset=self.index.offset,
-                    **{name: int(attributes[name]) for name in ("rows", "chunk_rows", "shard_rows")},
+                    rows=int(attributes["rows"]),
+                    chunk_rows=int(attributes["chunk_rows"]),
+                    shard_rows=int(attributes["shard_rows"]),
                 )
                 if "rows" in attributes
                 else None

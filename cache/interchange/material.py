@@ -125,11 +125,8 @@ class StoreMaterial(Material):
         self.name, self.views, self.attributes = store.path.name, store.views, store.attributes
         self.missing = [str(store.index.ids[position]) for position in np.flatnonzero(~done)]
         self.index = store.index if done.all() else select(store.index, self._positions)
-        self.layout = (
-            Layout(offset=store.index.offset, rows=store.rows, chunk_rows=store.chunk_rows, shard_rows=store.shard_rows)
-            if done.all()
-            else None
-        )
+        # Of a store that was extended the copy is made in one piece, without the gaps between.
+        self.layout = store.layout if done.all() and not store.layout.earlier_rows else None
         self._readers = {stream.name: stream.reader() for stream in opened}
         ids = set(self.index.ids)
         self.streams = [

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import UsageError
+from ...cache.ledger import OUTCOMES
+from ...errors import UnknownNameError, UsageError
 from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
 
+RETRYABLE = tuple(outcome for outcome in OUTCOMES if outcome != "ok")
+"""Outcomes of videos that a retry looks at again."""
 COUNTS = ("window_frames", "shard_videos", "workers", "decoders", "batch_segments")
 
 
@@ -48,6 +51,9 @@ class ExtractConfig:
     decode_timeout_seconds: float = 60.0
     decode_memory_bytes: int = MEMORY_BYTES  # of a decoder beside its libraries; 0 = no limit
     follow_links: bool = False  # out of the video folder
+    retry: tuple[str, ...] = ()  # look again at videos of these outcomes
+    extend: bool = False  # take the catalogue's new videos and labels into a store of other ones
+    reuse: Path | None = None  # another store: copy its cubes where recipe, sampling and file are equal
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -70,6 +76,9 @@ class ExtractConfig:
             raise UsageError(f"Decoding timeout {self.decode_timeout_seconds} s: must be above 0.")
         if self.decode_memory_bytes < 0:
             raise UsageError(f"Memory of a decoder {self.decode_memory_bytes} bytes: must be 0 (no limit) or more.")
+        for outcome in self.retry:
+            if outcome not in RETRYABLE:
+                raise UnknownNameError("outcome to retry", outcome, RETRYABLE)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
 

@@ -235,8 +235,8 @@ def test_open_tells_what_is_wrong(tmp_path):
     store = synthetic_store(tmp_path / "s.zarr", [3] * 4)
     metadata = store.path / "zarr.json"
     text = metadata.read_text()
-    metadata.write_text(text.replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(RefusedError, match="has schema version 2, this vidatt reads 1"):
+    metadata.write_text(text.replace('"schema": 1', '"schema": 3'))
+    with pytest.raises(RefusedError, match="has schema version 3, this vidatt reads 1"):
         Store.open(store.path)
     metadata.write_text(text[:100])
     with pytest.raises(CorruptStoreError, match=r"s\.zarr/zarr\.json is not that of a vidatt store"):

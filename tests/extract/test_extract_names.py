@@ -52,7 +52,8 @@ def _problem(path: Path) -> VideoProblemError:
 
 ODD = [
     "-i.mp4", "%03d.mp4", "a:b.mp4", "what?.mp4", "a#b.mp4", "two\nlines.mp4", "http:", "concat:a.mp4|b.mp4",
-    "file:a.mp4", "pipe:0", "data:video", " .mp4", "'.mp4", "\u00e9\u4e2d.mp4", "a.txt", "caf\udce9.mp4", "x" * 251 + ".mp4",
+    "file:a.mp4", "pipe:0", "data:video", " .mp4", "'.mp4", "\u00e9\u4e2d.mp4", "a.txt",
+    "caf\udce9.mp4", "x" * 251 + ".mp4",
 ]  # fmt: skip
 
 

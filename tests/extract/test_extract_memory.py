@@ -1,0 +1,106 @@
+"""What a decoder may take: absurd sizes are outcomes, long pictures are cut before they are enlarged, 4K works."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from vidatt.extract.decoder import MEMORY_BYTES, Decoder, DecoderSettings
+from vidatt.extract.kinds import CLIP, FLOW, RGB
+from vidatt.extract.sampling import Sampler
+from vidatt.extract.segments import VideoEnd, VideoJob
+from vidatt.extract.views import Geometry, Views
+from vidatt.extract.windows import Chunk, FlowSettings, StreamInput, StreamKind
+
+KINDS = {kind.name: kind for kind in (RGB, CLIP, FLOW)}
+
+
+def _stream(kind: StreamKind, views: str = "center") -> StreamInput:
+    return StreamInput(
+        name=kind.name,
+        kind=kind,
+        geometry=Geometry(resize="short:256", crop_px=224),
+        views=Views.parse(views),
+        flow=FlowSettings(preset="fast"),
+    )
+
+
+def _video(path: Path, width: int, height: int, *, frames: int, codec: str) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        if codec == "libx264":
+            stream.options = {"preset": "ultrafast"}
+        for level in range(frames):
+            picture = av.VideoFrame(width, height, stream.pix_fmt)
+            for plane in picture.planes:
+                row = ((np.arange(plane.line_size) // 64 + 4 * level) % 256).astype(np.uint8)  # stripes that move
+                plane.update(row.tobytes() * plane.height)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture
+def decoder(request: pytest.FixtureRequest) -> Iterator[Decoder]:
+    one = Decoder(request.param, DecoderSettings())
+    yield one
+    one.close()
+
+
+def _read(decoder: Decoder, path: Path, segments: int) -> tuple[VideoEnd, int, int]:
+    """The end, the segments that came, and the most bytes that the child had in memory."""
+    job = VideoJob(
+        id=path.name, path=path, sampler=Sampler.parse(f"uniform:{segments}"), window_frames=16, segments=segments
+    )
+    decoder.submit(job)
+    came = 0
+    for message in decoder.messages():
+        if isinstance(message, Chunk):
+            came += len(message.segments)
+    assert isinstance(message, VideoEnd)
+    status = Path(f"/proc/{decoder.pid}/status").read_text()
+    return message, came, 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", [tuple(map(_stream, KINDS.values()))], indirect=True, ids=["all-kinds"])
+def test_a_long_thin_video_takes_little(decoder: Decoder, tmp_path: Path) -> None:
+    path = _video(tmp_path / "thin.mp4", 16000, 2, frames=12, codec="libx264")
+    assert path.stat().st_size < 100_000
+    end, came, peak = _read(decoder, path, 2)
+    assert (end.report.outcome, end.report.width, end.report.height, came) == ("ok", 16000, 2, 6)
+    assert peak < 600e6
+
+
+@pytest.mark.parametrize("decoder", [(_stream(RGB, "10crop"),)], indirect=True, ids=["rgb"])
+@pytest.mark.parametrize("size", [(8208, 4208), (2200, 16000)])
+def test_a_picture_beyond_8k_is_an_outcome(decoder: Decoder, tmp_path: Path, size: tuple[int, int]) -> None:
+    path = _video(tmp_path / "huge.avi", *size, frames=2, codec="mjpeg")
+    end, came, peak = _read(decoder, path, 2)
+    assert (end.report.outcome, came) == ("unreadable", 0)
+    assert end.report.detail == f"its pictures are {size[0]}x{size[1]} pixels; up to 33,554,432 (8192x4096) are read"
+    assert peak < 800e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", [tuple(map(_stream, KINDS.values()))], indirect=True, ids=["all-kinds"])
+def test_4k_with_flow_and_25_segments_fits(decoder: Decoder, tmp_path: Path) -> None:
+    path = _video(tmp_path / "4k.mp4", 3840, 2160, frames=60, codec="libx264")
+    end, came, peak = _read(decoder, path, 25)
+    assert (end.report.outcome, came) == ("ok", 75)
+    assert peak < 1.2e9
+
+
+@pytest.mark.parametrize("decoder", [(_stream(RGB),)], indirect=True, ids=["rgb"])
+def test_the_limit_is_set_beside_the_libraries(decoder: Decoder, tmp_path: Path) -> None:
+    _read(decoder, _video(tmp_path / "a.mp4", 64, 48, frames=4, codec="mpeg4"), 2)
+    assert decoder.pid is not None
+    soft, hard = resource.prlimit(decoder.pid, resource.RLIMIT_AS)
+    assert MEMORY_BYTES < soft == hard < MEMORY_BYTES + 4e9
