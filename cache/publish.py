@@ -38,6 +38,7 @@ import zarr
 
 from ..errors import CorruptStoreError
 from .marker import marker_line, parse_marker
+from .mending import mend
 from .scratch import abandoned, link, make_scratch, remove_if_empty, remove_scratch, scratch_name, sync, write
 from .shard_index import stored_sums
 

@@ -157,6 +157,14 @@ def _videos_to_do(plan: ExtractionPlan, stream: str) -> np.ndarray:
     return lacks
 
 
+def _files(plan: ExtractionPlan, rows: np.ndarray) -> int:
+    """Return the files of one stream: a marker a shard, and three arrays where any of its videos is there."""
+    first = plan.layout.offset // plan.layout.shard_rows
+    last = (plan.layout.offset + np.maximum(rows, 1) - 1) // plan.layout.shard_rows
+    filled = {shard for a, b in zip(first[rows > 0], last[rows > 0], strict=True) for shard in range(a, b + 1)}
+    return plan.layout.shard_count + 3 * len(filled)
+
+
 def free_bytes(path: Path) -> int:
     """Return the free space where `path` is or will be."""
     while not path.exists():
