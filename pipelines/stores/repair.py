@@ -234,7 +234,7 @@ def _plan(config: RepairConfig, store: Store, names: Sequence[str]) -> WorkPlan:
             decode_memory_bytes=config.decode_memory_bytes,
         ),
         streams=streams,
-        sampler=Sampler.parse(plan.sampler),
+        sampler=Sampler.parse(plan.sampler, seed=plan.seed),
         window_frames=plan.window_frames,
         views=Views.parse(plan.view_rule),
     )
