@@ -36,9 +36,9 @@ def test_fit_extend_fit_again(tmp_path: Path) -> None:
         for p in some:
             shutil.copy(p, videos / p.name)
 
-    extract = ["extract", "--dataset", "list", "--videos", videos, "--annotations", tmp_path / "list.csv", "--store", store,
-               "--recipe", "hands", "--streams", "rgb", "--resize", "short:28", "--crop", "28", "--sampler", "centre:3",
-               "--shard-videos", "3", "--workers", "1"]  # fmt: skip
+    extract = ["extract", "--dataset", "list", "--videos", videos, "--annotations", tmp_path / "list.csv",
+               "--store", store, "--recipe", "hands", "--streams", "rgb", "--resize", "short:28", "--crop", "28",
+               "--sampler", "centre:3", "--shard-videos", "3", "--workers", "1"]  # fmt: skip
     fit = ["fit-head", "--head", "mean", "--store", store, "--set", "steps=4", "--device", "cpu"]
     give(made[:8])
     run(*extract)
