@@ -44,7 +44,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
     "--flow-bound", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, metavar="PIXELS"
 )
 @click.option("--flow-rescale", is_flag=True, help="Scale a cross-modality conv1 by 3/20.")
-@click.option("--shard", metavar="I/N", help="Only my slice, 0-based [Slurm's array variables, else 0/1].")
+@click.option("--shard", metavar="I/N", help="Only my slice, 0-based [what the scheduler says, else 0/1].")
 @click.option("--shard-videos", type=click.IntRange(1), help="Videos per shard, set when the store is made [<= 64].")
 @click.option("--workers", type=click.IntRange(1), help="Processes [one per GPU, or one per core].")
 @click.option("--decoders", type=click.IntRange(1), help="Decoding children per worker.")

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Fit with N seeds, from --seed on.")
 @click.option("--splits", metavar="NAMES", help="Fit on each of these splits, comma-separated, or `all`.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Fits of a sweep at a time.")
+@click.option("--shard", metavar="I/N", help="Of a sweep: only my slice of the fits [the scheduler's, else 0/1].")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/STORE-HEAD-SPLIT-SEED].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -54,7 +55,7 @@ def fit_head(
     head: str, store: Path | None, on: Path | None, streams: str | None, split: str | None, preset: str,
     settings: tuple[str, ...], aggregator: str | None, classifier: str,
     validation: float, skip_truncated: bool, out: Path | None, device: str, seed: int,
-    sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int,
+    sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int, shard: str | None,
 ) -> tuple[FitResult | SweepResult, str, int]:  # fmt: skip
     """Train a head on the cubes of a store; a killed fit continues from its checkpoint.
 
@@ -94,9 +95,11 @@ def fit_head(
         raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")
     if sweep or seeds or splits:
         config = replace(config, out=out or Path("runs") / f"{name}-sweep")
-        return _sweep(config, sweep, seeds=seeds, splits=_names(splits), jobs=jobs)
-    if jobs > 1:
-        raise UsageError("--jobs is for several fits: give --sweep, --seeds or --splits too.")
+        return _sweep(config, sweep, seeds=seeds, splits=_names(splits), jobs=jobs, shard=shard)
+    if jobs > 1 or shard:
+        raise UsageError(
+            f"{'--jobs' if jobs > 1 else '--shard'} is for several fits: give --sweep, --seeds or --splits too."
+        )
     result = fit(config)
     if classifier == "svm":
         preset = default_preset("svm")
@@ -106,13 +109,19 @@ def fit_head(
 
 
 def _sweep(
-    config: FitConfig, vary: tuple[str, ...], *, seeds: int | None, splits: tuple[str, ...] | None, jobs: int
+    config: FitConfig,
+    vary: tuple[str, ...],
+    *,
+    seeds: int | None,
+    splits: tuple[str, ...] | None,
+    jobs: int,
+    shard: str | None,
 ) -> tuple[SweepResult, str, int]:
     from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
     from ..pipelines.fitting.sweep import sweep as run
     from .fitting_tables import sweep_text
 
-    result = run(SweepConfig(fit=config, vary=parse_sweep(vary), seeds=seeds, splits=splits, jobs=jobs))
+    result = run(SweepConfig(fit=config, vary=parse_sweep(vary), seeds=seeds, splits=splits, jobs=jobs, slice=shard))
     return result, sweep_text(result), 1 if result.failed else 0
 
 

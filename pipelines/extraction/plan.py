@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed
 
 from ...cache.fingerprint import differences
 from ...cache.index import Index
@@ -26,7 +27,9 @@ from ...extract.streams import StreamConfig
 from ...extract.video import VideoProblemError, VideoReader, expected_frames
 from ...extract.views import Views
 from ...extract.windows import StreamKind
-from .config import ExtractConfig, parse_slice
+from ..jobs.allotment import given_cores
+from ..jobs.place import find_place
+from .config import ExtractConfig
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +90,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
     VidattError
         If catalogue, videos or store cannot be read.
     """
-    slice_index, slices = parse_slice(config.slice)
+    place = find_place(config.slice, os.environ)
     catalogue = open_catalogue(config)
     store = Store.open(config.store) if config.store.exists() else None
     views = Views.parse(config.views)
@@ -102,7 +105,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         shard_videos=shard_videos,
     )
     if store is None:
-        length = plan_segments(catalogue, config.videos, sampler, jobs=cpu_count())
+        length = plan_segments(catalogue, config.videos, sampler, jobs=given_cores(os.environ))
         index, layout = make_index(catalogue, length, views=views.count, shard_videos=shard_videos, seed=config.seed)
     elif odd := differences(asdict(recorded), asdict(store.plan)):
         raise RefusedError(
@@ -122,7 +125,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         layout=layout,
         recorded=recorded,
         store=store,
-        shards=range(slice_index, layout.shard_count, slices),
+        shards=range(place.index, layout.shard_count, place.count),
     )
 
 
