@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UnknownNameError, UsageError
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.extraction.config import ExtractConfig
 
 PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")
 """Options that take [STREAM=]VALUE."""
@@ -63,10 +66,23 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     Example:
       vidatt extract --dataset ucf101 --videos /data/UCF-101 --annotations /data/ucfTrainTestlist
     """
-    from ..extract.recipes import find_recipe, recipe_streams
-    from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
     from ..pipelines.extraction.extract import extract as run
     from .tables import plan_text, summary_text
+
+    config = extract_config(given)
+    if given["dry_run"]:
+        from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
+
+        plan = estimate(config).to_dict()
+        return plan, plan_text(plan), 0
+    summary = run(config).to_dict()
+    return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
+
+
+def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
+    """Return the configuration that the options of `vidatt extract` stand for."""
+    from ..extract.recipes import find_recipe, recipe_streams
+    from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
 
     if given["segments"] and given["sampler"]:
         raise UsageError("--segments and --sampler both say how many segments; give one of them.")
@@ -74,7 +90,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     names = list(recipe.backbones)
     if given["streams"] is not None:
         names = [name.strip() for name in given["streams"].split(",") if name.strip()]
-    config = ExtractConfig(
+    return ExtractConfig(
         dataset=given["dataset"],
         videos=given["videos"] or default_videos(given["dataset"]),
         store=given["store"] or default_store(given["dataset"]),
@@ -100,13 +116,6 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         decode_timeout_seconds=given["decode_timeout"],
         decode_memory_bytes=int(given["decode_memory"] * 1e9),
     )
-    if given["dry_run"]:
-        from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
-
-        plan = estimate(config).to_dict()
-        return plan, plan_text(plan), 0
-    summary = run(config).to_dict()
-    return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
 
 
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
