@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
+@click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
 @click.option("--preset", help="Named settings of the head [paper, or what the head's page recommends].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the head or of its fit.")
 @click.option("--aggregator", metavar="NAME", help="What runs over time, in heads with a choice of it.")
@@ -106,6 +107,7 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         store=store,
         streams=_names(given["streams"]),
         split=given["split"],
+        views=given["views"],
         preset=given["preset"] or default_preset(head),
         settings=assignments("--set", given["settings"] + aggregator),
         seed=given["seed"],

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...cache.growth import finish
 from ...errors import UsageError
 from ..extraction.config import ExtractConfig
 from ..extraction.plan import plan_extraction
+from ..extraction.retry import todo
 from ..fitting.sweep import SweepConfig, members
 
 PROGRAM = (sys.executable, "-m", "vidatt")
@@ -51,17 +53,19 @@ def extraction_work(config: ExtractConfig, command: Sequence[str], *, make: bool
     VidattError
         As the extraction itself would.
     """
+    if make and config.store.exists():
+        finish(config.store)  # an extension that was killed
     plan = plan_extraction(replace(config, slice="0/1"))
     for stream in plan.streams:
         replace(stream, flow_engine="auto").setup("cpu", views=plan.views, seed=config.seed)
-    to_do = plan.shards_to_do(plan.open_store() if make else plan.store)
+    to_do = todo(plan, plan.open_store() if make else plan.store)
     store = os.path.abspath(config.store)
     return Work(
         command=checked(command),
         subject=Path(store),
         unit="shards",
         parts=plan.layout.shard_count,
-        to_do=len(to_do),
+        to_do=len(to_do.tasks),
         finally_=(("status", store, "--check"), ("cache", "verify", store)),
     )
 
