@@ -17,6 +17,39 @@ from .work import PROGRAM, Work, checked
 LATE_SECONDS = 15
 """So long before the time is up, a task that is still finishing goes back to the queue as it is."""
 
+_QUEUE_AGAIN = """\
+queue_again() {{
+    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+        scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+    else
+        echo "queued {restarts} times: not again" >&2
+    fi
+}}
+# {grace} s before the time is up Slurm sends USR1 to this shell alone: the task finishes
+# what it has begun, ends with 75 and goes back to the queue; so it does if it cannot finish in time.
+# TERM (scancel) reaches the task itself.
+caught=0 time_is_up=0
+time_is_up() {{
+    caught=1
+    [ "$time_is_up" = 0 ] || return
+    time_is_up=1
+    kill -USR1 "$task"
+    (sleep {late} && queue_again) &
+    late=$!
+}}
+trap time_is_up USR1
+trap 'caught=1' TERM
+"""
+_WAIT = """\
+task=$!
+while wait "$task"; code=$?; [ "$caught" = 1 ]; do caught=0; done
+if [ "$time_is_up" = 1 ]; then
+    kill "$late"
+    if [ "$code" = 75 ] || [ "$code" -gt 128 ]; then queue_again; fi
+fi
+exit "$code"
+"""
+
 _PATTERNS = {
     "gpus": (r"([A-Za-z][\w.-]*:)?\d+", "a number such as 1, or TYPE:NUMBER such as a100:1"),
     "memory": (r"\d+[KMGT]?", "a number with K, M, G or T, such as 32G"),
@@ -163,7 +196,6 @@ def task_script(config: SlurmConfig, work: Work, folder: Path) -> str:
         f"--signal=B:USR1@{config.grace_seconds}",
         *_resources(config),
     ]
-    late = config.grace_seconds - LATE_SECONDS
     return "\n".join(
         [
             *_head(directives, folder),
@@ -172,37 +204,11 @@ def task_script(config: SlurmConfig, work: Work, folder: Path) -> str:
             f"export {COUNT}={tasks}",
             *config.setup,
             "",
-            "queue_again() {",
-            f'    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {config.restarts} ]; then',
-            '        scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
-            "    else",
-            f'        echo "queued {config.restarts} times: not again" >&2',
-            "    fi",
-            "}",
-            f"# {config.grace_seconds} s before the time is up Slurm sends USR1 to this shell alone: the task finishes",
-            "# what it has begun, ends with 75 and goes back to the queue; so it does if it cannot finish in time.",
-            "# TERM (scancel) reaches the task itself.",
-            "caught=0 time_is_up=0",
-            "time_is_up() {",
-            "    caught=1",
-            '    [ "$time_is_up" = 0 ] || return',
-            "    time_is_up=1",
-            '    kill -USR1 "$task"',
-            f"    (sleep {late} && queue_again) &",
-            "    late=$!",
-            "}",
-            "trap time_is_up USR1",
-            "trap 'caught=1' TERM",
-            "",
+            _QUEUE_AGAIN.format(
+                restarts=config.restarts, grace=config.grace_seconds, late=config.grace_seconds - LATE_SECONDS
+            ),
             f"{line((*PROGRAM, *work.command))} &",
-            "task=$!",
-            'while wait "$task"; code=$?; [ "$caught" = 1 ]; do caught=0; done',
-            'if [ "$time_is_up" = 1 ]; then',
-            '    kill "$late"',
-            '    if [ "$code" = 75 ] || [ "$code" -gt 128 ]; then queue_again; fi',
-            "fi",
-            'exit "$code"',
-            "",
+            _WAIT,
         ]
     )
 
