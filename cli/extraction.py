@@ -139,7 +139,10 @@ def _outcomes(text: str | None) -> tuple[str, ...]:
 
     if text is None:
         return ()
-    return RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    names = RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError(f"--retry {text!r}: name outcomes, such as missing,unreadable, or none for all.")
+    return names
 
 
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -38,15 +38,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ExtractionPlan:
-    """All choices of one extraction: what `--dry-run` prints, what the run carries out, what the store is made by."""
+class WorkPlan:
+    """What workers must know to make the cubes of a store."""
 
     config: ExtractConfig
-    catalogue: Catalogue
     streams: tuple[StreamConfig, ...]  # their `auto` is what the store was begun with
     sampler: Sampler
     window_frames: int  # kept free behind a segment's first frame
     views: Views
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExtractionPlan(WorkPlan):
+    """All choices of one extraction: what `--dry-run` prints, what the run carries out, what the store is made by."""
+
+    catalogue: Catalogue
     index: Index  # the videos in store order, with the segments planned for each
     layout: Layout
     recorded: StorePlan  # what the store keeps of all this

@@ -18,7 +18,7 @@ from ..jobs.allotment import given_cards, given_cores
 from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .breaker import Breaker
-from .plan import ExtractionPlan
+from .plan import WorkPlan
 from .shard_work import ShardTask
 from .worker import Failed, Ready, ShardDone, ShardHeld, VideosCopied, VideoSeen, Want, WorkerConfig
 
@@ -81,7 +81,7 @@ class Supervisor:
     changed : positions of the videos looked at again that end otherwise now
     """
 
-    def __init__(self, plan: ExtractionPlan, *, again: bool = False) -> None:
+    def __init__(self, plan: WorkPlan, *, again: bool = False) -> None:
         self._plan, self._again = plan, again
         self._devices = devices(plan.config.device, plan.config.workers)
         self._workers: list[_Worker] = []

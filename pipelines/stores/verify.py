@@ -169,11 +169,12 @@ def _verify_shard(job: tuple[Stream, int]) -> tuple[list[BadShard], int]:
         return [], examined.read_bytes
     # Where chunks can tell whose rows they are, the whole file need not.
     narrow = [finding for finding in findings if len(finding.videos) < len(stream.store.shard_videos(shard))]
-    positions = sorted({p for finding in narrow or findings for p in finding.videos})
+    telling = narrow or findings
+    positions = sorted({p for finding in telling for p in finding.videos})
     one = BadShard(
         stream=stream.name,
         shard=shard,
-        reason=findings[0].reason if len(findings) == 1 else f"{findings[-1].reason} (and {len(findings) - 1} more)",
+        reason=telling[0].reason + (f" (and {len(findings) - 1} more)" if findings[1:] else ""),
         files=tuple(sorted({f"{stream.name}/{finding.file}" for finding in findings})),
         videos=tuple(stream.store.index.ids[positions].tolist()),
     )

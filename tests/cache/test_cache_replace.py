@@ -154,7 +154,7 @@ def test_files_that_the_new_content_lacks_go(tmp_path):
     store = synthetic_store(tmp_path / "s.zarr", [1, 2] * 6, videos_per_shard=1)
     stream = store.add_stream("rgb", cube_shape=(1, 1, 4), recipe={})
     full, empty = synthetic_shard(stream, 1), synthetic_shard(stream, 1)
-    for name, fill in (("cubes", 0), ("frames", -1), ("seconds", 0)):
+    for name, fill in (("cubes", 0), ("frames", -1), ("seconds", np.nan)):
         empty[name][...] = fill
     (outcome,) = empty["outcomes"]
     empty["outcomes"] = [type(outcome)(id=outcome.id, outcome="missing")]
@@ -165,6 +165,33 @@ def test_files_that_the_new_content_lacks_go(tmp_path):
     assert not stream.reader().read_video(1).any()
     assert stream.publish(1, **full, replaces=marker_digest(stream.path, 1))
     np.testing.assert_array_equal(stream.reader().read_video(1), full["cubes"][: store.index.length[1]])
+    assert litter(store) == []
+
+
+@pytest.mark.slow
+def test_damaged_files_come_back_under_the_same_marker_whoever_is_killed(tmp_path, writers):
+    store = new_store(tmp_path / "s.zarr", 60)
+    stream = store.stream("rgb")
+    assert writers.run(store, list(range(60)), seed=1) == 0
+    for step in range(60):  # step 0 is not killed
+        whole = marker_digest(stream.path, step)
+        for key in stream.marker(step)["files"]:
+            with (stream.path / key).open("r+b") as file:
+                file.write(b"damage")
+        status = writers.run(store, [step], seed=1, kill_at=step, replace=True)
+        assert status == (0 if step == 0 or step > writers.changes(store) else -signal.SIGKILL)
+        if step % 2:
+            store.sweep()
+        if status:
+            assert writers.run(store, [step], seed=1, replace=True) == 0
+        assert check(store, only=step) == {step: 1}
+        assert marker_digest(stream.path, step) == whole
+        assert writers.run(store, [step], seed=2, replace=True) == 0
+        assert check(store, only=step) == {step: 2}
+        if status == 0 and step:
+            break
+    assert step > 30
+    store.sweep()
     assert litter(store) == []
 
 
