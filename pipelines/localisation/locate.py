@@ -129,7 +129,7 @@ def locate(config: LocateConfig) -> LocationResult:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
     write_atomically(out, text.getvalue().encode())
-    return LocationResult(
+    result = LocationResult(
         **vars(reading.said(len(reading.videos))),
         rule=config.rule,
         settings=asdict(rule),
@@ -139,6 +139,7 @@ def locate(config: LocateConfig) -> LocationResult:
         boxes=len(rows),
         measures=_measured(store, found, place),
     )
+    return reading.keep("boxes", config.rule, result)
 
 
 class _Place:

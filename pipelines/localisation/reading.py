@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from ...cache.scratch import write_atomically
 from ...cache.store import Store
-from ...errors import UnknownNameError
+from ...errors import UnknownNameError, UsageError
 from ..record import Record
 from ..runs.attention import VideoAttention
 from ..runs.identity import FitIdentity
@@ -93,6 +96,9 @@ class ReadingResult(Record):
     attention: str  # the head's, or what stood in its place
 
 
+Result = TypeVar("Result", bound=ReadingResult)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Reading:
     """A finished run, and the videos whose attention is read."""
@@ -108,10 +114,19 @@ class Reading:
 
     def out(self, what: str, rule: str, suffix: str) -> Path:
         """Return the file to write, its folder made: as asked, else in the run, named by what is read and how."""
-        kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
-        path = self.config.out or self.run.path / f"{what}-{self.split}-{self.config.part}-{rule}{kind}{suffix}"
+        path = self.config.out or self._in_run(what, rule, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def keep(self, what: str, rule: str, result: Result) -> Result:
+        """Keep a result as JSON in the run, for `kept_results`; the result again."""
+        content = json.dumps(result.to_dict(), indent=1, allow_nan=False)
+        write_atomically(self._in_run(what, rule, ".json"), content.encode())
+        return result
+
+    def _in_run(self, what: str, rule: str, suffix: str) -> Path:
+        kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
+        return self.run.path / f"{what}-{self.split}-{self.config.part}-{rule}{kind}{suffix}"
 
     def said(self, videos: int) -> ReadingResult:
         """Return what was read, of so many videos."""
@@ -124,6 +139,28 @@ class Reading:
             videos=videos,
             attention=self.substitute.kind,
         )
+
+
+def kept_results(run: Run, what: str, split: str, part: str, kind: type[Result]) -> tuple[Result, ...]:
+    """Return the results that `Reading.keep` left in a run, in the order of their names.
+
+    Parameters
+    ----------
+    what : "detections" or "boxes"
+
+    Raises
+    ------
+    UsageError
+        If one of them is damaged.
+    """
+    found = []
+    for path in sorted(run.path.glob(f"{what}-*.json")):
+        try:
+            values = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged ({error}); remove it, and measure again.") from None
+        found.append(kind.from_dict(values, str(path)))
+    return tuple(result for result in found if (result.split, result.part) == (split, part))
 
 
 def open_reading(config: ReadingConfig) -> Reading:
