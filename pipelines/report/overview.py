@@ -218,12 +218,10 @@ def _plots(varied: Sequence[str], rows: Sequence[TableRow], chapters: Sequence[C
     others = [n for n in settings if n not in numbers[:1]]
     if len(rows) > len(chapters) or len(rows) > 2:
         label = "mAP" if main == "map" else "top-1"
-        if numbers and len(measured) > 1:
-            groups = [", ".join(f"{varied[n]} {row.varied[n]}" for n in others) or "all runs" for row, _ in measured]
-            points = [
-                (group, float(row.varied[numbers[0]]), value)
-                for group, (row, value) in zip(groups, measured, strict=True)
-            ]
+        groups = [", ".join(f"{varied[n]} {row.varied[n]}" for n in others) or "all runs" for row, _ in measured]
+        x = [float(row.varied[numbers[0]]) for row, _ in measured] if numbers else []
+        if len(set(zip(groups, x, strict=False))) > len(set(groups)):  # it varies among runs that are else alike
+            points = [(group, at, value) for group, at, (_, value) in zip(groups, x, measured, strict=True)]
             name = varied[numbers[0]]
             plots.append(scatter("sweep", f"{label} by {name}, {part} videos", points, x_label=name, y_label=label))
         elif len(measured) > len(known):

@@ -186,7 +186,7 @@ def precision_recall(name: str, scores: np.ndarray, hot: np.ndarray, classes: Se
     axes.legend(frameon=False, loc="lower left", labelcolor=INK)
     return Plot(
         name=name,
-        title="Precision and recall",
+        title="Every class, and all decisions together",
         summary=(
             f"Precision over recall of {len(drawn)} classes; of all decisions together the average precision is "
             f"{_number(average)}."
@@ -224,7 +224,7 @@ def _figure(height: float = SIZE_INCHES[1]) -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK, labelsize=9)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     return figure, axes
 
 

@@ -131,6 +131,6 @@
 
   // on paper everything is open
   let closed = [];
-  addEventListener("beforeprint", () => { closed = all("details:not([open])"); closed.forEach((part) => { part.open = true; }); });
+  addEventListener("beforeprint", () => { closed = all("details:not([open])").filter((part) => !part.closest(".plot")); closed.forEach((part) => { part.open = true; }); });
   addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
 })();
