@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +23,8 @@ from ..runs.reload import require_fit, store_for
 from ..runs.run import Run
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import choose_videos
+
+log = logging.getLogger(__name__)
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
@@ -119,7 +123,10 @@ class Reading:
         return path
 
     def keep(self, what: str, rule: str, result: Result) -> Result:
-        """Keep a result as JSON in the run, for `kept_results`; the result again."""
+        """Keep a result as JSON in the run, for `kept_results`, if the run can be written; the result again."""
+        if not os.access(self.run.path, os.W_OK):
+            log.warning("run %s cannot be written: what was measured is not kept in it", self.run.path)
+            return result
         content = json.dumps(result.to_dict(), indent=1, allow_nan=False)
         write_atomically(self._in_run(what, rule, ".json"), content.encode())
         return result

@@ -95,6 +95,15 @@ class Look:
     strip: Strip
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Times:
+    """Where the segments of a video lie in time."""
+
+    bounds: np.ndarray  # [T, 2] start and stop of what each stands for
+    centres: np.ndarray  # [T] of the frames that they are centred on
+    unit: str  # "s", or "segments" where times are unknown
+
+
 @dataclass(frozen=True, kw_only=True)
 class Looks:
     """The videos of a run that are shown, and what is to be said about that."""
@@ -137,8 +146,8 @@ def look_at(
     found = list(attention(run.path, store_path=store.path, videos=positions, view=central_view(store), device=device))
     looks = []
     for number, ((kind, row), seen) in enumerate(zip(chosen, found, strict=True)):
-        times, unit = scene.times(seen)
-        frames = scene.frames(seen, times, unit)
+        times = scene.times(seen)
+        frames = scene.frames(seen, times)
         top = np.argsort(-scored.scores[row], kind="stable")[:3]
         looks.append(
             Look(
@@ -149,7 +158,7 @@ def look_at(
                 said=tuple((scored.classes[n], float(scored.scores[row, n])) for n in top),
                 right=bool(scored.right[row]),
                 frames=frames,
-                strip=_strip(store, seen, times, unit, [frame.segment for frame in frames]),
+                strip=_strip(store, seen, times, [frame.segment for frame in frames]),
             )
         )
     maps = any(frame.heats for look in looks for frame in look.frames)
@@ -175,8 +184,8 @@ class Scene:
         except UsageError as error:
             self.notes.append(f"frames and true boxes are not shown: {error}")
 
-    def times(self, seen: VideoAttention) -> tuple[np.ndarray, str]:
-        """Return start and stop of each segment, [T, 2], and the unit: "s", or "segments" where times are unknown."""
+    def times(self, seen: VideoAttention) -> Times:
+        """Return where the segments lie; that their times are unknown is noted."""
         T, position = len(seen.temporal), seen.position
         outcome = self._stream.outcome(position)
         try:
@@ -186,10 +195,11 @@ class Scene:
             )  # fmt: skip
         except UsageError as error:
             self.notes.append(f"time is told in segments: a video {error}")
-            return np.stack([np.arange(T), np.arange(1, T + 1)], axis=1).astype(np.float64), "segments"
-        return bounds, "s"
+            places = np.arange(T, dtype=np.float64)
+            return Times(bounds=np.stack([places, places + 1], axis=1), centres=places + 0.5, unit="segments")
+        return Times(bounds=bounds, centres=self._reader.seconds(position)[:T], unit="s")
 
-    def frames(self, seen: VideoAttention, times: np.ndarray, unit: str) -> tuple[FrameLook, ...]:
+    def frames(self, seen: VideoAttention, times: Times) -> tuple[FrameLook, ...]:
         """Return the frames of a few segments, that of the largest weight among them."""
         T = len(seen.temporal)
         shown = np.unique(np.linspace(0, T - 1, FRAMES).round().astype(int))
@@ -199,7 +209,7 @@ class Scene:
         return tuple(
             FrameLook(
                 segment=segment,
-                seconds=float(times[segment].mean()) if unit == "s" else None,
+                seconds=float(times.centres[segment]) if times.unit == "s" else None,
                 weight=float(seen.temporal[segment]),
                 uri=pictures.get(segment),
                 heats=self._heats(seen, segment),
@@ -247,10 +257,10 @@ class Scene:
 
 
 def _heat(stream: str, cells: np.ndarray, place: tuple[float, float, float, float]) -> Heat:
-    """[K, K] -> a picture of K x K pixels: colour and opacity by the share of the frame's largest value."""
+    """[K, K] -> a picture of K x K pixels, coloured by the share of the frame's largest value; it dims the rest."""
     share = cells.astype(np.float64) / max(float(cells.max()), 1e-12)
     colours = matplotlib.colormaps["inferno"](share)  # [K, K, 4], 0..1
-    colours[..., 3] = 0.85 * share
+    colours[..., 3] = 0.5 + 0.3 * share
     x1, y1, x2, y2 = (100 * edge for edge in place)
     bgra = (255 * colours[..., [2, 1, 0, 3]]).round().astype(np.uint8)
     return Heat(stream=stream, uri=_uri("png", bgra), left=x1, top=y1, width=x2 - x1, height=y2 - y1)
@@ -265,15 +275,15 @@ def _uri(kind: str, picture: np.ndarray, options: Sequence[int] = ()) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
-def _strip(store: Store, seen: VideoAttention, times: np.ndarray, unit: str, shown: Sequence[int]) -> Strip:
-    index, position = store.index, seen.position
-    end = float(times[-1, 1])
-    mine = np.flatnonzero(index.interval_video == position) if unit == "s" else np.array([], int)
+def _strip(store: Store, seen: VideoAttention, times: Times, shown: Sequence[int]) -> Strip:
+    index, position, bounds = store.index, seen.position, times.bounds
+    end = float(bounds[-1, 1])
+    mine = np.flatnonzero(index.interval_video == position) if times.unit == "s" else np.array([], int)
     spans = index.interval_seconds[mine].clip(0, end)
     names = ["ambiguous" if n == AMBIGUOUS else index.classes[n] for n in index.interval_label[mine]]
     weights = seen.temporal.astype(np.float64)
     runs = np.array_split(np.arange(len(weights)), min(len(weights), MOST_BARS))
-    bars = [(times[run[0], 0], times[run[-1], 1], weights[run].mean()) for run in runs]
+    bars = [(bounds[run[0], 0], bounds[run[-1], 1], weights[run].mean()) for run in runs]
     highest = max(weight for *_, weight in bars)
     return Strip(
         bars=tuple(
@@ -284,28 +294,28 @@ def _strip(store: Store, seen: VideoAttention, times: np.ndarray, unit: str, sho
             Bar(left=100 * start / end, width=100 * (stop - start) / end, name=name)
             for (start, stop), name in zip(spans, names, strict=True)
         ),
-        marks=tuple(100 * float(times[segment].mean()) / end for segment in shown),
-        unit=unit,
+        marks=tuple(100 * float(times.centres[segment]) / end for segment in shown),
+        unit=times.unit,
         end=end,
-        summary=_summary(weights, times, unit, spans[np.array([name != "ambiguous" for name in names], bool)]),
+        summary=_summary(weights, bounds, times.unit, spans[np.array([name != "ambiguous" for name in names], bool)]),
     )
 
 
-def _summary(weights: np.ndarray, times: np.ndarray, unit: str, spans: np.ndarray) -> str:
+def _summary(weights: np.ndarray, bounds: np.ndarray, unit: str, spans: np.ndarray) -> str:
     """Say in words what the strip shows."""
     peak = int(weights.argmax())
-    start, stop = times[peak]
+    start, stop = bounds[peak]
     if np.ptp(weights) < 1e-6 / len(weights):
         text = f"all {len(weights)} segments weigh the same"
     else:
         text = f"largest weight {weights[peak]:.2f} of {len(weights)} segments, at {start:.1f} to {stop:.1f} {unit}"
     if len(spans):
-        lengths = times[:, 1] - times[:, 0]
+        lengths = bounds[:, 1] - bounds[:, 0]
         covered = np.zeros(len(weights))
         for low, high in spans:  # they may overlap: no segment is covered more than whole
-            shared = np.minimum(times[:, 1], high) - np.maximum(times[:, 0], low)
+            shared = np.minimum(bounds[:, 1], high) - np.maximum(bounds[:, 0], low)
             covered = np.minimum(covered + shared.clip(0), lengths)
         inside = float((weights * np.divide(covered, lengths, out=np.zeros_like(covered), where=lengths > 0)).sum())
-        share = covered.sum() / times[-1, 1]
+        share = covered.sum() / bounds[-1, 1]
         text += f"; {inside:.0%} of the weight lies in the true intervals, which are {share:.0%} of the time"
     return text

@@ -268,7 +268,8 @@ CONTRASTS = """
 cell => {
   const bend = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
   const light = (text) => {
-    const parts = text.match(/[\\d.]+/g).map(Number).slice(0, 3).map((v) => bend(text.startsWith("color(") ? v : v / 255));
+    const scale = text.startsWith("color(") ? 1 : 255;
+    const parts = text.match(/[\\d.]+/g).slice(0, 3).map((v) => bend(Number(v) / scale));
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
   };
   return Array.from({ length: 101 }, (_, s) => {

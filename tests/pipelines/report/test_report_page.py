@@ -22,6 +22,7 @@ from vidatt.pipelines.report import intervals, plots
 from vidatt.pipelines.report.again import commands
 from vidatt.pipelines.report.overview import find_runs
 from vidatt.pipelines.report.report import MOST_CHAPTERS, ReportConfig, report
+from vidatt.pipelines.results.fusion import FuseConfig, fuse
 from vidatt.pipelines.runs.run import Run
 
 CLASSES = ("ride", "run", "sit", "wave", "jump", "swim")
@@ -145,6 +146,15 @@ def test_runs_side_by_side_have_a_paired_test(tmp_path: Path) -> None:
     assert "Paired tests" in text
     assert len(result["chapters"]) == 2
     assert result["plots"] == 1 + 2 * 4
+
+
+def test_a_fusion_has_scores_and_no_pictures(tmp_path: Path) -> None:
+    parts = tuple(scored_run(tmp_path / f"r{n}", classes=CLASSES, **planted(seed=n)) for n in range(2))
+    fuse(FuseConfig(parts=parts, method="mean", out=tmp_path / "both"))
+    result, text = page(tmp_path / "both", out=tmp_path / "r.html")
+    assert result["measured"] == 1
+    assert any("a fusion holds scores and no head" in note for note in result["notes"])
+    assert f"vidatt fuse {parts[0]} {parts[1]} --method mean --out {tmp_path / 'both'}" in text
 
 
 @pytest.mark.slow
