@@ -10,6 +10,8 @@ from typing import Any
 
 from ...errors import RefusedError, UsageError
 from ..results.compare import Comparison, compare
+from ..runs.measured import Evaluation
+from ..runs.places import Place
 from ..runs.run import CONFIG, Run
 from .chapter import Chapter, fit_measures
 from .plots import Dot, Plot, dots, scatter
@@ -100,6 +102,10 @@ def find_runs(paths: Sequence[Path]) -> Given:
     return Given(runs=tuple(runs), names=_names(runs), unfinished=tuple(unfinished), sweeps=tuple(sweeps))
 
 
+def _evaluation(run: Run, split: str | None, part: str) -> Evaluation | None:
+    return run.evaluation(Place(split=split or run.identity.split, part=part).name)
+
+
 def _names(runs: Sequence[Run]) -> tuple[str, ...]:
     """Return the last parts of the paths, as many as tell them apart."""
     parts = [run.path.resolve().parts for run in runs]
@@ -124,7 +130,7 @@ def overview(given: Given, chapters: Sequence[Chapter], split: str | None, part:
     columns = [("top1", "hit@1" if multi_label else "top-1"), ("class_mean", "class mean"), ("map", "mAP")]
     rows = []
     for run, name in zip(given.runs, given.names, strict=True):
-        evaluation = run.evaluation(Place(split=split or run.identity.split, part=part).name)
+        evaluation = _evaluation(run, split, part)
         validation = fit_measures(run).validation
         choices = _choices(run)
         metrics = {} if evaluation is None else evaluation.metrics.to_dict()
@@ -139,11 +145,7 @@ def overview(given: Given, chapters: Sequence[Chapter], split: str | None, part:
                 figures=tuple((key, metrics[key]) for key, _ in columns if metrics.get(key) is not None),
             )
         )
-    told = [
-        run
-        for run in given.runs
-        if str(run.path) in keys and run.evaluation(Place(split=split or run.identity.split, part=part).name)
-    ]
+    told = [run for run in given.runs if str(run.path) in keys and _evaluation(run, split, part)]
     compared, notes = _compared(told, split, part)
     names = dict(zip((str(run.path) for run in given.runs), given.names, strict=True))
     tests = _tests(compared, names) if compared else ()
