@@ -22,7 +22,7 @@ from ..runs.run import CONFIG, Run, changes
 from ..runs.scoring import resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos, not_finite
-from ..runs.views import ChosenViews, choose_views
+from ..runs.views import ChosenViews, choose_views, sampled
 from .protocols import find_protocol, measures_text, official, official_splits
 
 
@@ -73,8 +73,7 @@ def evaluate(
         listed=chosen.listed,
         missing=chosen.listed - len(videos),
         protocol=_protocol(head, store, read, split, part, chosen, hot, identity.settings.config.get("clip_segments")),
-        views=read.name,
-        sampler=store.plan.sampler,
+        sampled=sampled(store, read.name),
         scores=str(run.path / place.scores),
         seen=chosen.seen_count,
         seen_note=chosen.note,
@@ -217,16 +216,19 @@ def _protocol(
     parts = [f"classification of {len(hot)} of {listed} {part} videos of split {split}"]
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
-    sampled = [f"segments {store.plan.sampler}"] if store.plan.sampler else []
+    where = sampled(store, views.name)
     if len(views.views) > 1:
         named = f" ({views.name})" if views.name else ""
         parts.append(f"{head.score_kind} averaged over {len(views.views)} views{named}")
-    elif views.name:
-        sampled.append(f"view {views.name}")
-    if sampled:
-        parts.append(", ".join(sampled))
-    elif head.score_kind != Head.score_kind:
-        parts.append(f"by {head.score_kind}")
+    else:
+        if head.score_kind != Head.score_kind:
+            parts.append(f"by {head.score_kind}")
+        if views.name:
+            parts.append(f"view {views.name}")
+    if where.sampler:
+        parts.append(f"segments {where.sampler}" + (f", window {where.window_frames}" if where.window_frames else ""))
+    if where.seed is not None:
+        parts.append(f"drawn by seed {where.seed}")
     if clip_segments is not None:
         parts.append(f"averaged over the clips of {clip_segments} segments of each video")
     parts.append(measures_text(hot, multi_label=store.index.multi_label))
