@@ -1,6 +1,6 @@
 """`python -m vidatt` is the command `vidatt`."""
 
-from .cli.main import main
+from .cli.entry import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -7,6 +7,7 @@ A message is one line: what is wrong, in which file or argument, and what to do 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -88,3 +89,30 @@ def nearest_key_error(kind: str, given: Iterable[str], known: Iterable[str]) -> 
     for name in given:
         if name not in known:
             raise UnknownNameError(kind, name, known)
+
+
+_SYSTEM = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of your quota",
+    errno.EFBIG: "lift the limit on the size of files (ulimit -f), or use a file system that takes them",
+    errno.EROFS: "use a path that can be written",
+    errno.EACCES: "see the rights of the file and its folders",
+    errno.EPERM: "see the rights of the file and its folders",
+    errno.EIO: "see whether the disk or the network file system is sound",
+    errno.ESTALE: "see whether the network file system is sound",
+    errno.ENAMETOOLONG: "use shorter names",
+    errno.ELOOP: "mend the links",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "close programs that hold many files open",
+}
+
+
+def system_cause(error: OSError) -> str | None:
+    """Say in one line what the machine refused, in which file and what to do; None if it looks like a bug of ours.
+
+    What was finished before is on disk, so the same command continues once the cause is gone.
+    """
+    if error.errno not in _SYSTEM:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}; {_SYSTEM[error.errno]}, then run the same command again."

@@ -7,11 +7,11 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from ..errors import InterruptedRunError, UsageError, VidattError
+from ..errors import InterruptedRunError, UsageError, VidattError, system_cause
 from ..pipelines.record import Record
 
 log = logging.getLogger("vidatt")
@@ -47,13 +47,23 @@ def common(command: Callable[..., tuple[Record | dict[str, Any], str, int]]) -> 
         except VidattError as error:
             click.echo(f"vidatt: {error}", err=True)
             sys.exit(error.exit_code)
+        except OSError as error:
+            if (cause := system_cause(error)) is None:
+                raise
+            click.echo(f"vidatt: {cause}", err=True)
+            sys.exit(VidattError.exit_code)
         except KeyboardInterrupt:
-            click.echo("vidatt: stopped; what was finished stays, the same command continues.", err=True)
-            sys.exit(InterruptedRunError.exit_code)
+            stopped()
         click.echo(json.dumps(result.to_dict() if isinstance(result, Record) else result) if as_json else text)
         sys.exit(code)
 
     return run
+
+
+def stopped() -> NoReturn:
+    """End a command that a signal stopped."""
+    click.echo("vidatt: stopped; what was finished stays, the same command continues.", err=True)
+    sys.exit(InterruptedRunError.exit_code)
 
 
 def assignments(option: str, values: tuple[str, ...]) -> dict[str, str]:

@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import click
 
 from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
+from .door import stopped
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
 from .results import compare, evaluate, evaluate_detections, fuse
 from .stores import cache, status
+from .submit import submit
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Door(click.Group):
+    """Says what click finds wrong with a command line as every other error: in one line."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        if not options.setdefault("standalone_mode", True):
+            return super().main(*args, **options)
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except click.ClickException as error:
+            if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.2 and newer
+                error.show()
+                sys.exit(error.exit_code)
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            see = f" See `{context.command_path} --help`." if context else ""
+            text = " ".join(error.format_message().split())
+            click.echo(f"vidatt: {text}{see}", err=True)
+            sys.exit(error.exit_code)
+        except click.Abort:
+            stopped()
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vidatt")
 def main() -> None:
     """Extract video features once, train many attention heads on them."""
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache, status,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache, status, submit,
     datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)

@@ -103,6 +103,18 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def seen_mark(seen: int | None) -> str:
+    """Return what stands behind a figure on videos that a run was fitted or selected on."""
+    return " (SEEN)" if seen else ""
+
+
+def seen_lines(seen: int | None, note: str | None) -> list[str]:
+    """Return the line that says what a run has seen of the videos, if there is anything to say."""
+    if note is None:
+        return []
+    return [f"SEEN: {note}; these figures say nothing about new videos" if seen else f"note: {note}"]
+
+
 def figure(value: float | None, *, digits: int = 3) -> str:
     """Return a number as text, `-` where it is undefined."""
     return "-" if value is None else f"{value:.{digits}f}"

@@ -208,7 +208,7 @@ def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
     if count < 1:
         return np.empty(0, np.int64)
     try:
-        return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+        return first + job.sampler.first_frames(count, fps, window=job.window_frames, video=job.id)[: job.segments]
     except UsageError as error:  # fps:R, and the file states no rate
         raise VideoProblemError("unreadable", str(error)) from None
 
@@ -247,8 +247,9 @@ def _decode(path: Path, collectors: tuple[Collector, ...], emit: Callable[[Messa
                 wanting = [c for c in collectors if c.wants(frame.index)]
                 if wanting or size == (0, 0):
                     rgb = frame.rgb()
-                    size = rgb.shape[1], rgb.shape[0]
-                    forms = FrameStore(rgb)
+                    if size == (0, 0):
+                        size = rgb.shape[1], rgb.shape[0]
+                    forms = FrameStore(rgb, size)
                     for one in wanting:
                         one.add(frame.index, forms)
                 times.append(frame.seconds)  # a frame that cannot be converted is none

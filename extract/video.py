@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import ArgumentError, FFmpegError
+from av.error import FFmpegError
 from av.stream import Disposition
 
 _ODD_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -100,7 +100,7 @@ def _blamed_on_the_file(doing: str) -> Iterator[None]:
 def _problem(error: Exception, doing: str) -> VideoProblemError:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return VideoProblemError("out_of_memory", f"not enough memory while {doing}")
-    if isinstance(error, ArgumentError) and doing == OPENING:
+    if getattr(error, "errno", None) == errno.EINVAL and doing == OPENING:
         return VideoProblemError("unreadable", "its content is not of a kind of video file that is read here")
     reason = getattr(error, "strerror", None) or str(error)
     return VideoProblemError("unreadable", f"{type(error).__name__} while {doing}: {reason}")

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .contract import HeadOutput, StreamShape, classification_loss, require_range
+from ..errors import UsageError, WeightsError
+from .contract import HeadOutput, StreamShape, classification_loss, require_choice, require_range
 from .fusion.score_fusion import fuse_probabilities
 from .layers.attention import attention_pool, attention_weights
+from .layers.pretrained import place_branches, read_weights, take
 from .layers.segments import Segments
 from .layers.starting import classifier
 from .tclsta import Tclsta, TclstaConfig
@@ -29,9 +33,19 @@ class TclstaClnConfig(TclstaConfig):
     cln: int = 512  # k, rows of the W matrices
     rounds: int = 1  # of Algorithm 1 per step, 5 at most: at fixed weights it need not converge
     joint: bool = False  # the collaborative losses train the branches, too
+    first: Literal["static", "motion"] = "static"  # which stream the first step updates; then they take turns
+    branches: tuple[str, ...] = ()  # runs of `tclsta`, one per stream or one of both, whose branches are taken
+    freeze_branches: bool = False  # and stay as they are: the paper's second stage
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_choice(self, "first", ("static", "motion"))
+        if len(self.branches) > 2 or len(set(self.branches)) < len(self.branches):
+            raise UsageError(f"Setting branches={','.join(self.branches)}: must be one or two different runs.")
+        if self.freeze_branches and not self.branches:
+            raise UsageError("Setting freeze_branches=true: needs branches, or they would stay as they start.")
+        if self.freeze_branches and self.joint:
+            raise UsageError("Settings freeze_branches and joint: frozen branches cannot be trained along; drop one.")
         require_range(self, "cln", least=1)
         require_range(self, "rounds", least=1, below=6)
 
@@ -104,10 +118,31 @@ class TclstaCln(Tclsta):
     def __init__(self, *, streams: Sequence[StreamShape], classes: int, config: TclstaClnConfig) -> None:
         super().__init__(streams=streams, classes=classes, config=config)
         channels = streams[0].channels, streams[1].channels
-        self.joint = config.joint
+        self.joint, self.first = config.joint, config.first
+        self.sources, self.unloaded = config.branches, bool(config.branches)
+        if config.freeze_branches:
+            self.branches.requires_grad_(False)
         self.collaboration = CollaborativeLearning(channels, config.cln, rounds=config.rounds)
         self.static_classifier = classifier(channels[0], classes)
         self.motion_classifier = classifier(channels[1], classes)
+
+    def load_pretrained(self) -> None:
+        """Take the trained branches that `branches` names.
+
+        Raises
+        ------
+        WeightsError
+            If a stream has no run or two, or a run's branch is of other sizes.
+        """
+        if self.sources:
+            places = place_branches([stream.name for stream in self.streams], self.sources)
+            for branch, (source, place) in zip(self.branches, places, strict=True):
+                prefix = f"branches.{place}."
+                given = {
+                    k.removeprefix(prefix): v for k, v in read_weights(Path(source)).items() if k.startswith(prefix)
+                }
+                take(branch.state_dict(), given, source)
+        self.unloaded = False
 
     def forward(self, cubes: Sequence[Tensor], valid: Tensor) -> HeadOutput:
         """Score a batch of videos; see `Head.forward`. The attention over segments is the mean of both streams' z.
@@ -115,6 +150,8 @@ class TclstaCln(Tclsta):
         `parts` holds those of `Tclsta`, and `static` and `motion` [B, T, N], the logits of both streams, and `settled`
         [B, T], whether the rounds converged, each repeated over the valid segments.
         """
+        if self.training and self.unloaded:
+            raise WeightsError("A head with branches is trained after `load_pretrained` only.")
         base = super().forward(cubes, valid)
         features = base.parts["beta_hat"] if self.joint else base.parts["beta_hat"].detach()
         static, motion = features.split([stream.channels for stream in self.streams], -1)
@@ -136,12 +173,17 @@ class TclstaCln(Tclsta):
             parts=parts,
         )
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the logits [B, N] of both streams, after they have learned from each other."""
+        return {s.name: output.parts[part][:, 0] for s, part in zip(self.streams, ("static", "motion"), strict=True)}
+
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
-        """Return TCLSTA's losses, and one stream's collaborative loss in turn: motion at odd steps, static at even.
+        """Return TCLSTA's losses, and one stream's collaborative loss in turn: that of `first` at even steps.
 
         In evaluation both are added, so that validation losses can be compared.
         """
-        turns = (("motion",) if step % 2 else ("static",)) if self.training else ("static", "motion")
+        order = ("static", "motion") if self.first == "static" else ("motion", "static")
+        turns = (order[step % 2],) if self.training else order
         # the first segment is always valid
         losses = [classification_loss(output.parts[name][:, 0], target, kind=self.loss_kind) for name in turns]
         return super().loss(output, target, step=step) + torch.stack(losses).sum()

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -77,8 +77,23 @@ class HeadConfig:
 
     loss: Literal["softmax", "sigmoid"] = "softmax"  # softmax: cross-entropy; sigmoid: one yes/no per class
 
+    reads_windows: ClassVar[bool] = False  # whether `on_windows` does something
+
     def __post_init__(self) -> None:
         require_choice(self, "loss", ("softmax", "sigmoid"))
+
+    def on_windows(self, length: int) -> Self:
+        """Return what this is on a store whose segments are windows of `length` frames, laid end to end.
+
+        The store's sampler has cut the videos already, with windows that may overlap: a head that cuts clips takes
+        those windows.
+
+        Raises
+        ------
+        UsageError
+            If the settings ask for clips that the windows are not.
+        """
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +216,13 @@ class Head(nn.Module, ABC):
         ValueError
             If a shape or `valid` breaks these rules.
         """
+
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the scores [B, N] of each branch of a head that fuses several, as `output.logits` are; else nothing.
+
+        The names are those of `fuse RUN:BRANCH`: a stream's for a head with a branch per stream.
+        """
+        return {}
 
     def load_pretrained(self) -> None:
         """Take the weights that the configuration names files for; called once, before a fit begins.

@@ -7,13 +7,11 @@ numbers are the paper's; docs/glka.md says what it leaves open and what its prin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +21,7 @@ from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, re
 from .fusion.score_fusion import Rule, fuse_probabilities
 from .layers.clips import Clips
 from .layers.glka_attention import Descriptors, FeatureFusion, LearnedAttention, StatisticAttention, fuse_features
+from .layers.pretrained import read_weights
 from .layers.segments import Segments
 from .layers.sru import Sru
 from .layers.starting import classifier
@@ -37,6 +36,8 @@ COMPOSITE = ("gs", "gl")
 @dataclass(frozen=True, kw_only=True)
 class GlkaConfig(HeadConfig):
     """Which models, what they read, how their scores become one, and what is loaded and frozen."""
+
+    reads_windows: ClassVar[bool] = True
 
     parts: tuple[Part, ...] = ("gp", "gs", "gl")
     predict: tuple[Part, ...] = ()  # the parts whose scores count, in the prediction and the cross-entropy; () = all
@@ -55,7 +56,7 @@ class GlkaConfig(HeadConfig):
     rnn_dropout: float = 0.6  # of the inputs of the matrix products, one mask for all segments
     dropout: float = 0.0  # of the outputs of every segment, before the classifier
     clip_segments: int | None = 30  # segments per clip; none = a video is one clip
-    clip_stride: int = 15
+    clip_stride: int = 15  # on a store that was sampled in windows, each window is a clip whatever this says
     max_clips: int = 20  # per video, evenly spaced
     # scores
     score_fusion: Rule = "average"  # over the parts
@@ -111,6 +112,16 @@ class GlkaConfig(HeadConfig):
                 f"Setting predict={','.join(self.predict)}: nothing trains {', '.join(idle)}; drop it from parts, or "
                 "freeze gp with freeze_reference=true."
             )
+
+    def on_windows(self, length: int) -> GlkaConfig:
+        """Clips are the windows; see `HeadConfig.on_windows`."""
+        if self.clip_segments != length:
+            raise UsageError(
+                f"Setting clip_segments={'none' if self.clip_segments is None else self.clip_segments}: the store's "
+                f"segments are windows of {length} frames, which are the clips; use clip_segments={length}, or a store "
+                "of another sampler."
+            )
+        return replace(self, clip_stride=length)
 
 
 class PartModel(nn.Module):
@@ -263,6 +274,13 @@ class Glka(Head):
         fused = fuse_probabilities(logits, kind=self.loss_kind, rule=self.config.score_fusion)  # [B, C, N]
         return fuse_probabilities(fused, kind=self.loss_kind, log_weights=weights.log())
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the scores [B, N] of each model by the name of its part, if there are several."""
+        logits, weights = output.parts["part_logits"], output.parts["clip_weights"]
+        if len(self.config.parts) == 1:
+            return {}
+        return {part: self._video_logits(logits[:, :, [p]], weights) for p, part in enumerate(self.config.parts)}
+
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Return eq. (18) of every clip, averaged over each video's clips and then over videos; see `Head.loss`."""
         logits, weights = output.parts["part_logits"], output.parts["clip_weights"]
@@ -300,23 +318,6 @@ class Glka(Head):
             hinge = (reference - probability[:, :, order.index(part)] + self.config.ga_margin).clamp_min(0)
             total = total + self.config.ga_weight * (hinge * hot).sum(-1) / hot.sum(-1)
         return total
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file, or the `weights.safetensors` of a run folder, to the CPU.
-
-    Raises
-    ------
-    WeightsError
-        If it is not there or cannot be read.
-    """
-    path = path / "weights.safetensors" if path.is_dir() else path
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} is not there: give a finished run's folder or a safetensors file.") from None
-    except SafetensorError as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error}); give a finished run's folder.") from None
 
 
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {

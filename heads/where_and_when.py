@@ -32,6 +32,7 @@ class WhereAndWhenConfig(HeadConfig):
     spatial: bool = True  # False: no mask, the paper's ablation
     filters: tuple[int, ...] = (1024, 512)  # of the two hidden convolutions, in the mask network and in Eq (5)'s
     lstm: int = 512  # channels of the ConvLSTM's state
+    start: Literal["learned", "zeros"] = "learned"  # the ConvLSTM's first state: Eq (5), or as the authors' code has it
     energy: int = 512  # width of the `bahdanau` energy
     peepholes: bool = False  # in the ConvLSTM
     divide_by_n: bool = False  # Eq (4)'s 1/n on top of weights that sum to 1
@@ -44,6 +45,7 @@ class WhereAndWhenConfig(HeadConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice(self, "temporal", ("bahdanau", "paper", "post_lstm", "none"))
+        require_choice(self, "start", ("learned", "zeros"))
         require_choice(self, "regularisers", ("paper", "repo"))
         if len(self.filters) != 2 or min(self.filters) < 1:
             raise UsageError(f"Setting filters={self.filters}: must be two numbers, 1 or more, such as 1024,512.")
@@ -152,8 +154,9 @@ class WhereAndWhen(Head):
         self.dropout = nn.Dropout2d(config.dropout)
         if config.spatial:
             self.masks = nn.ModuleList(MaskNetwork(stream.channels, config.filters) for stream in streams)
-        self.start_h = StartNetwork(channels, config.filters[0], hidden)
-        self.start_c = StartNetwork(channels, config.filters[0], hidden)
+        if config.start == "learned":
+            self.start_h = StartNetwork(channels, config.filters[0], hidden)
+            self.start_c = StartNetwork(channels, config.filters[0], hidden)
         self.convlstm = ConvLSTM(channels, hidden, peepholes=config.peepholes)
         if config.temporal == "bahdanau":
             self.energy: nn.Module = BahdanauEnergy(channels, hidden, config.energy)
@@ -172,8 +175,7 @@ class WhereAndWhen(Head):
         check_batch(self.streams, cubes, valid)
         segments = Segments(valid)
         x, masks, parts = self._mask(cubes, segments)
-        mean = segments.mean(x)
-        start = self.start_h(mean), self.start_c(mean)  # Eq (5)
+        start = self._start(x, segments)
         raw: Tensor | None
         if self.config.temporal in ("bahdanau", "paper"):
             representation, weights, raw = self._attend_before(x, start, segments)
@@ -195,6 +197,12 @@ class WhereAndWhen(Head):
             + config.contrast * parts["contrast"].sum() / videos
             + config.unimodality * parts["unimodality"].sum() / videos
         )
+
+    def _start(self, x: Tensor, segments: Segments) -> State:
+        if self.config.start == "zeros":
+            return self.convlstm.zero_state(x)
+        mean = segments.mean(x)
+        return self.start_h(mean), self.start_c(mean)  # Eq (5)
 
     def _mask(self, cubes: Sequence[Tensor], segments: Segments) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Eq (1) per stream -> features [B, T, C, K, K], masks [B, T, M, K, K], and the masks' figures [B, T]."""

@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: (item.path not in long, "demo" not in item.path.name))
 
 
-_LONG_SECONDS = 2.0
+_LONG_SECONDS = 1.0
 _unmarked: list[tuple[float, str]] = []
 
 

@@ -13,7 +13,15 @@ from ..fusion.score_fusion import fuse_probabilities
 from .segments import Segments
 
 
-def step_output(hidden: Tensor, step: Tensor, maps: Sequence[Tensor], segments: Segments, *, kind: str) -> HeadOutput:
+def step_output(
+    hidden: Tensor,
+    step: Tensor,
+    maps: Sequence[Tensor],
+    segments: Segments,
+    *,
+    kind: str,
+    last: int | None = None,
+) -> HeadOutput:
     """Output of a head whose score is the mean of its steps' probabilities.
 
     Parameters
@@ -22,17 +30,23 @@ def step_output(hidden: Tensor, step: Tensor, maps: Sequence[Tensor], segments: 
     step : [B, T, N] float32, logits
     maps : T times [B, M, K, K] float32
     kind : "softmax" or "sigmoid"
+    last : so many of a video's last steps count in the score; None = all
 
     Returns
     -------
     `parts`: `step` as given, and `share` [B, T], 1 / length
     """
     share = segments.uniform()
+    counted = share
+    if last is not None:
+        left = segments.valid.flip(1).cumsum(1).flip(1)  # valid steps from here to the end
+        counted = (segments.valid & (left <= last)).to(share.dtype)
+        counted = counted / counted.sum(1, keepdim=True)
     return HeadOutput(
-        logits=fuse_probabilities(step, kind=kind, log_weights=share.log()),
+        logits=fuse_probabilities(step, kind=kind, log_weights=counted.log()),
         representation=segments.mean(hidden),
         spatial=torch.stack(list(maps), 1) * segments.valid[:, :, None, None, None],
-        temporal=share,
+        temporal=counted,
         parts={"step": step, "share": share},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,15 +11,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from ...cache.store import Store
-from ...errors import InterruptedRunError, VidattError
+from ...errors import InterruptedRunError, UsageError, VidattError
 from ...extract.child import Child
+from ..jobs.allotment import given_cards, given_cores
 from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .breaker import Breaker
-from .plan import ExtractionPlan
+from .plan import WorkPlan
 from .shard_work import ShardTask
 from .worker import Failed, Ready, ShardDone, ShardHeld, VideosCopied, VideoSeen, Want, WorkerConfig
 
@@ -29,6 +29,8 @@ NVIDIA_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Where a driver shows itself on Linux and on WSL."""
 TRIES_PER_SHARD = 3
 """A shard that kills its worker this often is given up; the others go on."""
+STARTS = 4
+"""A run in which so many workers die before their first shard ends."""
 
 
 def devices(choice: str, workers: int | None) -> list[str]:
@@ -36,23 +38,23 @@ def devices(choice: str, workers: int | None) -> list[str]:
 
     Raises
     ------
-    VidattError
+    UsageError
         If CUDA is asked for and there is none.
     """
     if choice == "auto" and not any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
         choice = "cpu"  # decided without torch: importing it would cost the supervisor 0.3 GB
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "auto":
         choice = "cuda" if found else "cpu"
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     if not found:
-        raise VidattError(f"--device {choice}: no CUDA device is usable here; use --device cpu.")
-    cards = [choice] if ":" in choice else [f"cuda:{i}" for i in range(found)]
+        raise UsageError(f"--device {choice}: no CUDA device is usable here; use --device cpu.")
+    cards = [choice] if ":" in choice else given_cards([f"cuda:{i}" for i in range(found)], os.environ)
     return [cards[i % len(cards)] for i in range(workers or len(cards))]
 
 
@@ -79,12 +81,13 @@ class Supervisor:
     changed : positions of the videos looked at again that end otherwise now
     """
 
-    def __init__(self, plan: ExtractionPlan, *, again: bool = False) -> None:
+    def __init__(self, plan: WorkPlan, *, again: bool = False) -> None:
         self._plan, self._again = plan, again
         self._devices = devices(plan.config.device, plan.config.workers)
         self._workers: list[_Worker] = []
         self._todo: deque[int] = deque()
         self._tries: Counter[int] = Counter()
+        self._unborn = 0  # workers that died before they had a shard
         self._first: _Worker | None = None
         self._store: Store | None = None
         self._stop = StopRequest("the shards in work", keep=True)
@@ -104,10 +107,12 @@ class Supervisor:
 
     def start_first_worker(self) -> Ready:
         """Start one worker and wait for its backbones; return their shapes and recipes."""
-        worker = self._start(self._devices[0])
-        message = self._receive(worker)
-        if message is None:
-            raise VidattError(f"The extraction worker was {worker.child.died_of()} while building its backbones.")
+        while True:
+            worker = self._start(self._devices[0])
+            message = self._receive(worker)
+            if message is not None:
+                break
+            self._bury_unborn(worker)
         if not isinstance(message, Ready):
             raise RuntimeError(f"a worker began with {message!r}")
         self._first = worker
@@ -134,7 +139,7 @@ class Supervisor:
             )
 
     def _start(self, device: str) -> _Worker:
-        cores = max(1, cpu_count() // len(self._devices))
+        cores = max(1, given_cores(os.environ) // len(self._devices))
         cuda = device != "cpu"
         plan, config = self._plan, self._plan.config
         work = WorkerConfig(
@@ -219,12 +224,16 @@ class Supervisor:
 
     def _bury(self, worker: _Worker) -> None:
         """Forget a worker that ended; give its shards to another, unless they killed too many."""
-        self._workers.remove(worker)
         lost = worker.shards + worker.held
         if not lost:
-            if worker.child.process.wait(timeout=30) != 0:
-                raise VidattError(f"An extraction worker on {worker.device} was {worker.child.died_of()} at its start.")
+            if worker.child.process.wait(timeout=30) == 0:
+                self._workers.remove(worker)
+                return
+            self._bury_unborn(worker)
+            if self._todo and not self._stop.count:
+                self._start(worker.device)
             return
+        self._workers.remove(worker)
         cause = worker.child.died_of()
         for shard in lost:
             self._tries[shard] += 1
@@ -238,6 +247,24 @@ class Supervisor:
                 self._todo.append(shard)
         if self._todo and not self._stop.count:
             self._start(worker.device)
+
+    def _bury_unborn(self, worker: _Worker) -> None:
+        """Forget a worker that died before it had a shard, and let another try.
+
+        Raises
+        ------
+        VidattError
+            If that has happened too often.
+        """
+        self._workers.remove(worker)
+        self._unborn += 1
+        cause = worker.child.died_of()
+        if self._unborn >= STARTS:
+            raise VidattError(
+                f"{STARTS} extraction workers ended before their first shard, the last one on {worker.device} was "
+                f"{cause}; see whether memory is short, or run fewer --workers."
+            )
+        log.warning("a worker on %s was %s at its start; another one starts", worker.device, cause)
 
     def _open(self) -> Store:
         if self._store is None:

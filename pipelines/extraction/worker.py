@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...cache.store import Store
-from ...errors import VidattError
+from ...errors import VidattError, system_cause
 from ...extract.decoder import DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.segments import ShardJob
@@ -23,7 +23,7 @@ from .reuse import Reuse
 from .shard_work import Published, ShardWork
 
 if TYPE_CHECKING:  # only the child computes: its parent knows the messages and is spared importing torch
-    from ...extract.extractor import ShardArrays
+    from ...extract.extractor import ShardArrays, StreamSetup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +100,17 @@ def serve(connection: Connection[Any, Any]) -> None:
         _work(connection)
     except VidattError as error:
         connection.send(Failed(str(error), error.exit_code))
+    except OSError as error:
+        if (cause := system_cause(error)) is None:
+            raise
+        connection.send(Failed(cause, VidattError.exit_code))
 
 
-def _work(connection: Connection[Any, Any]) -> None:
+def _setups(config: WorkerConfig) -> tuple[StreamSetup, ...]:
+    """Make this process a worker, and build its backbones."""
     import cv2
     import torch
 
-    from ...extract.extractor import Extractor
-
-    config: WorkerConfig = connection.recv()
     if config.device == "cpu":
         torch.set_num_threads(1)  # one process a core: faster than threads, and the bytes do not depend on the number
     cv2.setNumThreads(1)
@@ -118,6 +120,14 @@ def _work(connection: Connection[Any, Any]) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc
         libc.malloc_trim(0)  # the parts of the networks that were cut away: 0.1 GB and more
+    return setups
+
+
+def _work(connection: Connection[Any, Any]) -> None:
+    from ...extract.extractor import Extractor
+
+    config: WorkerConfig = connection.recv()
+    setups = _setups(config)
     connection.send(Ready({s.name: (s.backbone.cube_shape, s.recipe) for s in setups}))
     store = Store.open(connection.recv())
     sending = threading.Lock()

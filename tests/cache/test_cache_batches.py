@@ -155,6 +155,7 @@ def test_leaving_an_epoch_early_stops_the_thread(stores):
     assert not prefetch_threads()
 
 
+@pytest.mark.slow
 def test_error_in_the_thread_reaches_the_loop(tmp_path):
     store = filled(tmp_path / "s.zarr", TRIMMED)
     batches = Batches(store, ["rgb"], usable(store), batch_videos=4, residency="stream", shuffle=False)
@@ -171,6 +172,7 @@ def test_batches_choose_ram_and_say_so(stores):
     assert batches.description.startswith("resident in RAM: 342 B of ")
 
 
+@pytest.mark.slow
 def test_batches_stream_what_memory_cannot_hold(tmp_path):
     """A store of twice the available RAM, in one shard whose chunks are all zero and so have no file."""
     T, K, D = 4, 8, 16384
@@ -212,6 +214,7 @@ def test_batches_refuse_what_does_not_fit(stores, change, words):
         Batches(stores["trimmed"], **options)
 
 
+@pytest.mark.slow
 def test_batches_refuse_shards_without_marker(tmp_path):
     store = filled(tmp_path / "s.zarr", TRIMMED)
     (store.path / "flow" / ".done" / "2.json").unlink()

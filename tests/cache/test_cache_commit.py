@@ -127,6 +127,7 @@ def killed_at_intent(store: Store, writers: Writers, shard: int) -> tuple[Path, 
 
 
 @pytest.mark.parametrize("damage", ["gone", "truncated", "bit", "marker"])
+@pytest.mark.slow
 def test_intent_whose_scratch_is_damaged_counts_as_never_made(tmp_path, writers, damage):
     store = new_store(tmp_path / "s.zarr", 3)
     scratch, _ = killed_at_intent(store, writers, 1)

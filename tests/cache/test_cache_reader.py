@@ -184,6 +184,7 @@ def test_reader_refuses_rows_videos_and_buffers_that_do_not_fit(tmp_path):
             reader.read_video(0, out=out)
 
 
+@pytest.mark.slow
 def test_reader_keeps_a_bounded_number_of_files_open(tmp_path):
     stream = filled(tmp_path / "s.zarr", [1] * (OPEN_FILES + 20), size=1)
     before = len(os.listdir("/proc/self/fd"))

@@ -184,6 +184,7 @@ print(store.attributes["plan_digest"], store.add_stream("rgb", cube_shape=(1, 1,
 """
 
 
+@pytest.mark.slow
 def test_four_processes_create_one_store_at_once(tmp_path):
     # Each waits for the others' files, so that all create at the same moment whatever their start took.
     command = [sys.executable, "-c", RACE, str(tmp_path / "s.zarr"), str(tmp_path / "ready")]

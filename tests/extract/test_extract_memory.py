@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -14,6 +15,7 @@ from vidatt.extract.decoder import MEMORY_BYTES, Decoder, DecoderSettings
 from vidatt.extract.kinds import CLIP, FLOW, RGB
 from vidatt.extract.sampling import Sampler
 from vidatt.extract.segments import VideoEnd, VideoJob
+from vidatt.extract.video import VideoReader
 from vidatt.extract.views import Geometry, Views
 from vidatt.extract.windows import Chunk, FlowSettings, StreamInput, StreamKind
 
@@ -104,3 +106,31 @@ def test_the_limit_is_set_beside_the_libraries(decoder: Decoder, tmp_path: Path)
     assert decoder.pid is not None
     soft, hard = resource.prlimit(decoder.pid, resource.RLIMIT_AS)
     assert MEMORY_BYTES < soft == hard < MEMORY_BYTES + 4e9
+
+
+@pytest.mark.parametrize("decoder", [tuple(map(_stream, KINDS.values()))], indirect=True, ids=["all-kinds"])
+def test_a_video_whose_size_changes_is_read_at_its_first_size(decoder: Decoder, tmp_path: Path) -> None:
+    """Flow of two frames of different sizes once wrote beyond its arrays; a clip of them stopped the run."""
+    path = tmp_path / "changing.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
+        for index, (width, height) in enumerate([(320, 240)] * 10 + [(240, 320)] * 10 + [(64, 16), (640, 480)] * 6):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width, encoder.height, encoder.pix_fmt, encoder.framerate = width, height, "yuvj420p", 25
+            encoder.time_base = stream.time_base or Fraction(1, 25)
+            picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 8 * index, np.uint8), format="rgb24")
+            for packet in encoder.encode(picture.reformat(format="yuvj420p")):
+                packet.stream, packet.pts = stream, 40 * index
+                container.mux(packet)
+    with VideoReader(path) as reader:
+        assert len({(frame.picture.width, frame.picture.height) for frame in reader.frames()}) == 4
+    decoder.submit(VideoJob(id="x", path=path, sampler=Sampler.parse("every:3"), window_frames=16, segments=50))
+    messages = list(decoder.messages())
+    end = messages[-1]
+    assert isinstance(end, VideoEnd)
+    assert (end.report.outcome, end.report.decoded_frames, end.report.width) == ("ok", 32, 320)
+    came = {name: sum(len(m.segments) for m in messages if isinstance(m, Chunk) and m.stream == name) for name in KINDS}
+    assert came == dict.fromkeys(KINDS, 11)
+    (rgb,) = (m.inputs for m in messages if isinstance(m, Chunk) and m.stream == "rgb")
+    assert np.allclose(rgb.mean(axis=(1, 2, 3, 4)), 24 * np.arange(11), atol=3)

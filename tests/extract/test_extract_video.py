@@ -286,6 +286,7 @@ def test_an_interrupted_decoder_does_not_begin_again(decoder: Decoder, clip: Pat
     assert decoder.pid is None
 
 
+@pytest.mark.slow
 def test_decoder_that_died_between_videos_is_replaced(clip: Path) -> None:
     decoder = Decoder((RAW,), DecoderSettings())
     try:

@@ -59,8 +59,17 @@ def test_absurd_pictures_show_their_middle(view: str) -> None:
     assert (y1, y2) == (4 / 64, 60 / 64)
 
 
+def test_a_frame_of_another_size_is_stretched_to_that_of_the_first() -> None:
+    random = np.random.default_rng(0)
+    wide, high = (random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((120, 160), (160, 120)))
+    geometry = Geometry(resize="short:64", crop_px=56)
+    assert geometry.resized(high, first=(160, 120)).shape == geometry.resized(wide).shape == (64, 85, 3)
+    double = wide.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(geometry.resized(double, first=(160, 120)), geometry.resized(double))
+
+
 def test_forms_of_an_absurd_frame_are_kept_apart() -> None:
-    frame = FrameStore(np.random.default_rng(0).integers(0, 256, (2, 16000, 3), dtype=np.uint8))
+    frame = FrameStore(np.random.default_rng(0).integers(0, 256, (2, 16000, 3), dtype=np.uint8), (16000, 2))
     cut, squeezed = Geometry(resize="short:256", crop_px=224), Geometry(resize="4096x256", crop_px=224)
     assert cut.target_px(16000, 2) == squeezed.target_px(16000, 2)
     assert not np.array_equal(frame.get(cut, gray=False), frame.get(squeezed, gray=False))

@@ -53,6 +53,42 @@ def test_soft_attention_follows_its_equations_written_out():
     torch.testing.assert_close(output.logits.softmax(1)[0], torch.stack(steps).softmax(1).mean(0))
 
 
+def test_soft_attention_goes_deeper_as_the_authors_code():
+    """Three attention layers, tanh after the second alone of those of the cells; the last segments make the score."""
+    head = rival("soft-attention", {"attention_layers": "3", "last_segments": "2"})
+    (cubes,), valid = batch(videos=2, segments=4)
+    valid[1, 3] = False
+    output, attention = head([cubes], valid), head.attentions[0]
+    mean = cubes[0].mean((0, 1, 2))
+    h = head.start_h(mean).tanh()
+    cells = cubes[0, 0].flatten(0, 1)
+    first = attention.of_cells(cells) @ attention.deeper[0].weight.T + attention.deeper[0].bias
+    second = first.tanh() @ attention.deeper[1].weight.T + attention.deeper[1].bias
+    alpha = attention.u((second + attention.of_state(h)).tanh())[:, 0].softmax(0)
+    torch.testing.assert_close(output.spatial[0, 0, 0].flatten(), alpha)
+    steps = output.parts["step"].softmax(-1)
+    expected = torch.stack([steps[0, 2:4].mean(0), steps[1, 1:3].mean(0)])
+    torch.testing.assert_close(output.logits.softmax(1), expected)
+    torch.testing.assert_close(output.temporal, torch.tensor([[0, 0, 0.5, 0.5], [0, 0.5, 0.5, 0]]))
+
+
+def test_soft_attention_drops_out_the_states_and_the_hidden_layer():
+    head, shapes = rival("soft-attention", {"dropout": "0.5"}).train(), []
+    head.dropout.register_forward_hook(lambda module, inputs, output: shapes.append(inputs[0].shape))
+    cubes, valid = batch(videos=2)
+    head(cubes, valid)
+    assert shapes == [(2, 3, head.config.lstm), (2, 3, head.config.output)]
+
+
+def test_soft_attention_adds_up_the_loss_where_the_authors_do():
+    mean, total = rival("soft-attention"), rival("soft-attention", {"reduction": "sum"})
+    cubes, valid = batch(videos=2)
+    valid[1, 2] = False
+    output, target = mean(cubes, valid), torch.tensor([0, 1])
+    steps = -output.parts["step"].log_softmax(-1)
+    torch.testing.assert_close(total.loss(output, target), steps[0, :, 0].sum() + steps[1, :2, 1].sum())
+
+
 def test_videolstm_follows_its_equations_written_out():
     head = rival("videolstm", streams=2)
     cubes, valid = batch(streams=2)
@@ -147,6 +183,10 @@ def test_rival_presets_are_the_specification():
         128,
         1e-5,
     )
+    hmdb51 = resolve_settings("soft-attention", "hmdb51")
+    assert isinstance(hmdb51.config, SoftAttentionConfig)
+    assert (hmdb51.config.attention_layers, hmdb51.config.lstm, hmdb51.config.last_segments) == (3, 1024, 16)
+    assert (hmdb51.fit.optimiser, hmdb51.fit.lr, hmdb51.config.reduction) == ("sgd", 1e-5, "sum")
     assert isinstance(videolstm.config, VideoLstmConfig)
     assert (videolstm.config.lstm, videolstm.config.output, videolstm.config.dropout) == (512, 1024, 0.7)
     assert (videolstm.fit.lr, videolstm.fit.batch_videos) == (1e-3, 128)

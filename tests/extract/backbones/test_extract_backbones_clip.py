@@ -186,6 +186,7 @@ def test_public_layouts_give_the_same_output(tmp_path: Path, tensors: dict[str, 
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.slow
 def test_every_c3d_tensor_is_accounted_for(layout: str, tensors: dict[str, torch.Tensor]) -> None:
     whole = _in_layout(tensors, layout)
     conv3a = next(theirs for theirs, ours in LAYOUTS[layout].items() if ours == "conv3a") + ".weight"
@@ -238,6 +239,7 @@ def test_c3d_weights_are_registered_with_licence_and_preprocessing(
     assert loaded.preprocessing is PREPROCESSINGS["sports1m"]
 
 
+@pytest.mark.slow
 def test_torchvision_video_network_is_averaged_over_time() -> None:
     backbone = build_backbone(
         "torchvision:r3d_18", kind="clip", weights="random", precision="float32", crop_px=48, seed=6

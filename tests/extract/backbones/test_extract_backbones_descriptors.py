@@ -220,6 +220,7 @@ def generated() -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["hof", "hog3d"])
+@pytest.mark.slow
 def test_motions_of_generated_videos_are_told_apart(name: str, generated: tuple) -> None:
     clips, stacks, places, labels = generated
     cubes = (Hof()(stacks) if name == "hof" else Hog3d()(clips)).flatten(2).numpy()  # [videos, D, 49]

@@ -66,6 +66,7 @@ class TestForms:
         assert to_cubes(_numbers(*shape), form) is None
 
 
+@pytest.mark.slow
 def test_torchvision_vit_gives_its_grid_without_the_class_token() -> None:
     backbone = build_backbone("torchvision:vit_b_32", weights="random", precision="float32", crop_px=96, seed=4)
     torch.manual_seed(4)
@@ -107,6 +108,7 @@ def test_torchvision_swin_gives_channels_last() -> None:
         ("torchvision:regnet_y_400mf", 64, "rgb", (2, 2, 440)),
     ],
 )
+@pytest.mark.slow
 def test_torchvision_nodes_give_the_grid_of_their_architecture(
     name: str, side: int, kind: str, shape: tuple[int, ...]
 ) -> None:
@@ -130,6 +132,7 @@ def test_torchvision_nodes_give_the_grid_of_their_architecture(
                      "grid of 2x2, which is averaged to smaller ones only", id="pool"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_in_one_line(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         build_backbone(weights="random", **arguments)

@@ -76,5 +76,6 @@ def test_backbone_is_frozen_and_gives_the_recorded_numbers(case: tuple[str, str,
     assert _summary(output[0]) == pytest.approx(recorded, rel=1e-3, abs=1e-3 * scale)
 
 
+@pytest.mark.slow
 def test_c3d_pool5_is_a_seven_by_seven_grid_at_224() -> None:
     assert build_backbone("c3d", kind="clip", weights="random").cube_shape == (7, 7, 512)

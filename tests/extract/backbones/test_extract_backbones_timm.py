@@ -58,6 +58,7 @@ def _reference(name: str, *, seed: int = 0, side: int | None = None, **settings:
         pytest.param("vit_base_patch32_siglip_256", 64, {"side": 64, "weight_init": "skip"}, 2, id="siglip"),
     ],
 )
+@pytest.mark.slow
 def test_timm_backbone_equals_timms_own_forward(name: str, side: int, settings: dict[str, Any], grid: int) -> None:
     backbone = build_backbone(f"timm:{name}", weights="random", precision="float32", crop_px=side, seed=3)
     model = _reference(name, seed=3, **settings)

@@ -36,6 +36,7 @@ def made(
 Made = tuple[Path, Catalogue, ShapesOptions]
 
 
+@pytest.mark.slow
 def test_actionshapes_files_hold_the_frames_they_promise(made: Made) -> None:
     folder, catalogue, options = made
     assert check("actionshapes", catalogue, folder).missing == ()
@@ -120,6 +121,7 @@ def test_actionshapes_catalogue_is_read_back(made: Made) -> None:
     assert load_catalogue("actionshapes", videos=folder.parent, annotations=folder).digest() == catalogue.digest()
 
 
+@pytest.mark.slow
 def test_actionshapes_same_seed_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
     small = {"videos": 24, "shapes": 2, "motions": 2, "seed": 5, "frames": 30}
     one = generate(tmp_path / "one", n_jobs=1, **small)

@@ -157,6 +157,7 @@ def test_thumos14_videos_are_found_by_name(folder: Path, tmp_path: Path) -> None
     assert (len(found.missing), found.surplus) == (411, ())
 
 
+@pytest.mark.slow
 def test_thumos14_trains_on_ucf101_or_on_both(folder: Path, shared_data: Path, tmp_path: Path) -> None:
     for name in ("validation_set.mat", "test_set_meta.mat"):
         shutil.copy(folder / name, tmp_path)

@@ -31,6 +31,7 @@ def official(folder: Path) -> Catalogue:
     return load_catalogue("ucf101-24", annotations=folder, options={"form": "mat"})
 
 
+@pytest.mark.slow
 def test_ucf101_24_counts_are_the_official_ones(official: Catalogue) -> None:
     assert len(official.classes) == 24
     assert official.classes == tuple(sorted(official.classes))

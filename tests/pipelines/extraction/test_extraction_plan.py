@@ -71,6 +71,7 @@ def test_a_store_is_made_by_its_plan_and_gives_it_back(config: ExtractConfig) ->
 
 
 @pytest.mark.usefixtures("_threads")
+@pytest.mark.slow
 def test_dry_run_on_a_store_tells_of_the_stores_own_segments(config: ExtractConfig) -> None:
     plan_extraction(replace(config, sampler="uniform:2", shard_videos=2)).open_store()
     found = estimate(config)  # asks for no sampler: alone it would be uniform:25

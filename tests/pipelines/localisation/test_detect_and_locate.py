@@ -155,6 +155,7 @@ def run(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_detect_finds_the_planted_intervals(run: Path) -> None:
     found = {kind: command("detect", run, "--attention", kind) for kind in ("head", "uniform", "random")}
     best = found["head"]

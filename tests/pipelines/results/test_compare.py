@@ -111,6 +111,7 @@ def test_fingerprints_that_differ_are_told(tmp_path):
     assert compare([one, flow, other]).fingerprints_equal is False
 
 
+@pytest.mark.slow
 def test_command_prints_a_table_and_json(tmp_path):
     one = evaluated(tmp_path / "one", "aab", "aaa")
     other = evaluated(tmp_path / "two", "bbb", "aaa", ids=["v0", "v1", "x"])

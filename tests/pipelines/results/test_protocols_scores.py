@@ -226,6 +226,7 @@ def test_background_videos_are_negatives_in_the_official_map(tmp_path):
     assert "NOT the official number: split 1 lists 3 test videos, officially 4658" in text
 
 
+@pytest.mark.slow
 def test_command_prints_a_table_and_json(store, tmp_path):
     path = npz(tmp_path / "s.npz", labels=LABELS)
     done = vidatt("evaluate", path, "--json")

@@ -389,6 +389,7 @@ def test_command_imports_the_real_fc6_features_as_documented(tmp_path, shared_da
     assert not set(store.index.groups[train]) & set(store.index.groups[~train])
 
 
+@pytest.mark.slow
 def test_command_refuses_in_one_line_with_exit_code_2(tmp_path):
     folder(tmp_path / "in", clip1=cubes(1) * np.nan)
     done = vidatt("cache", "import", tmp_path / "in", tmp_path / "s.zarr")

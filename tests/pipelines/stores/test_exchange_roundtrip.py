@@ -97,6 +97,7 @@ def index_columns(index: Index) -> dict[str, object]:
 
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("form", EXPORTS)
+@pytest.mark.slow
 def test_export_and_import_give_the_store_again(tmp_path, form, views):
     store = rich(tmp_path / "s.zarr", MIXED, views=views)
     out = tmp_path / ("out" if form == "npy" else "out.h5")
@@ -138,6 +139,7 @@ def test_export_and_import_give_any_store_again(length, views, form, shard_video
         assert copy.index.content_digest() == store.index.content_digest()
 
 
+@pytest.mark.slow
 def test_exports_of_one_store_have_one_content_digest(tmp_path):
     store = rich(tmp_path / "s.zarr", [3] * 5)
     digests = set()
@@ -148,6 +150,7 @@ def test_exports_of_one_store_have_one_content_digest(tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_export_leaves_out_what_is_not_extracted_and_says_so(tmp_path):
     store = rich(tmp_path / "s.zarr", MIXED)
     absent = store.shard_videos(1)
@@ -293,6 +296,7 @@ def test_import_adds_streams_to_a_store_of_the_same_videos(tmp_path):
     assert tree(copy.path) == after
 
 
+@pytest.mark.slow
 def test_import_that_was_killed_continues(tmp_path):
     store = rich(tmp_path / "s.zarr", MIXED)
     export_store(store.path, tmp_path / "flow.h5", form="hdf5", streams=["flow"])

@@ -44,7 +44,7 @@ sys.stdout.flush()
 sys.stderr.flush()
 os._exit(code)
 """
-_VIDATT = "from vidatt.cli.main import main; main(prog_name='vidatt')"
+_VIDATT = "import sys; sys.argv[0] = 'vidatt'; from vidatt.cli.entry import run; run()"
 
 
 class Running:
