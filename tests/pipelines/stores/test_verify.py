@@ -153,6 +153,7 @@ def test_what_is_whole_is_good(tmp_path, length, views):
     assert verify_store(store.path).streams["rgb"].shards_done == store.shard_count - 1
 
 
+@pytest.mark.slow
 def test_damage_is_named_by_shard_file_and_video(tmp_path):
     store = filled_store(tmp_path / "s.zarr", [3] * 12, {"rgb": (2, 2, 4)}, videos_per_shard=4)
     path = store.path / "rgb" / "cubes" / "c.1.0.0.0"
