@@ -42,8 +42,7 @@ def evaluate(
     store_path : None = the store it was fitted on; another one must have the same recipes and classes
     split : None = the run's
     part : "test" or "train"
-    device : auto, cpu, cuda or cuda:i
-    batch_videos : None = as in the fit
+    device, batch_videos : auto, cpu, cuda or cuda:i; None = as in the fit
     allow_seen : also score videos that the run was fitted or selected on; the result says so
 
     Raises
@@ -62,14 +61,13 @@ def evaluate(
     store, identity = store_for(run, store_path), require_fit(run)
     split = choose_split(store, split or identity.split)
     chosen = choose_videos(run, store, split, part, allow_seen=allow_seen)
-    videos = chosen.videos
-    head, settings = load_head(run).to(device_), settings_of(identity)
-    index, at_once = store.index, batch_videos or settings.fit.batch_videos
+    videos, index, head = chosen.videos, store.index, load_head(run).to(device_)
+    at_once = batch_videos or settings_of(identity).fit.batch_videos
     scores = score_views(head, store, identity.stream_names, videos, device=device_, batch_videos=at_once)
     if not np.isfinite(scores).all():
         raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
-    labels, hot = index.labels[videos], multi_hot(index.labels[videos], len(index.classes))
-    place = place_of(run, store, split, part)
+    labels, place = index.labels[videos], place_of(run, store, split, part)
+    hot = multi_hot(labels, len(index.classes))
     run.write_scores(place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen)
     result = Evaluation(
         run=str(run_path),
