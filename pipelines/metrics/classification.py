@@ -51,7 +51,9 @@ class Measured(Record):
 
     metrics: Measures
     denominators: Denominators
-    confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best; None: several labels, or 2,000 classes
+    confusion: (
+        tuple[tuple[int, ...], ...] | None
+    )  # row = true, column = best class; None: several labels, 2,000 classes
     per_class: tuple[ClassResult, ...]
 
 

@@ -120,7 +120,8 @@ def test_csv_may_have_a_byte_order_mark_and_any_line_ends(tmp_path, ends, mark):
     "content",
     [
         "id,a,b\nv,1,2\n".encode("utf-16"), b"id,a,b\n\xff,1,2\n", b"id,a,b\nv,1," + b"9" * 200_000,
-        b"id,a,b\nv,1e999,2\n", b"id,a,b\nv,nan,2\n", b"id,a,a\nv,1,2\n", b'id,a,b\n"v,1,2\n', b"id,a,b\nv,1\n", b"\0", b"", b"id\n",
+        b"id,a,b\nv,1e999,2\n", b"id,a,b\nv,nan,2\n",
+        b"id,a,a\nv,1,2\n", b'id,a,b\n"v,1,2\n', b"id,a,b\nv,1\n", b"\0", b"", b"id\n",
         b"id,a,b\nv,1,2\nv,1,2\n", b"id,a,b\n\nv,x\ny,2\n", b'id,a,b\nv,"1\n",2\nw,"x\ny",2\n',
     ],
 )  # fmt: skip
