@@ -186,7 +186,7 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> SegmentClassifier | None:
             if digest not in (None, _digest(weights, bias)):
                 raise ValueError("it is not what was learned")
             return SegmentClassifier(weights, bias)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} is damaged ({error}); delete it, it is learned again.") from None
 
 
