@@ -137,14 +137,17 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     run.write_weights(head.state_dict())
     measured = None
     if len(plan.validation):
-        scores = score_views(
+        scored = score_views(
             head, plan.store, plan.names, plan.validation, views=plan.test_views.views, device=device,
             batch_videos=how.batch_videos,
         )  # fmt: skip
-        measured = summary(scores, data.hot, multi_label=index.multi_label)
+        measured = summary(scored.probabilities, data.hot, multi_label=index.multi_label)
         ids, labels = index.ids[plan.validation], index.labels[plan.validation]
         place = Place(split=plan.split, part="validation").name
-        run.write_scores(place, ids=ids, scores=scores, labels=labels, seen=np.ones(len(ids), bool))
+        run.write_scores(
+            place, ids=ids, scores=scored.probabilities, labels=labels, seen=np.ones(len(ids), bool),
+            branches=scored.branches,
+        )  # fmt: skip
     return FitResult(
         run=str(run.path),
         head=config.head,

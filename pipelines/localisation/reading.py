@@ -14,11 +14,13 @@ from ...errors import UnknownNameError
 from ..record import OPTIONAL, Record
 from ..runs.attention import VideoAttention
 from ..runs.identity import FitIdentity
+from ..runs.measured import Sampled
 from ..runs.places import place_of
 from ..runs.reload import require_fit, store_for
 from ..runs.run import Run
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos
+from ..runs.views import central_name, sampled
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
@@ -97,6 +99,7 @@ class ReadingResult(Record):
         default=None, metadata=OPTIONAL
     )  # with `--allow-seen`: read videos that the run was fitted or selected on
     seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
+    sampled: Sampled | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -135,6 +138,7 @@ class Reading:
             attention=self.substitute.kind,
             seen=self.chosen.seen_count,
             seen_note=self.chosen.note,
+            sampled=sampled(self.store, central_name(self.store)),
         )
 
 

@@ -86,6 +86,7 @@ class PartIdentity(Record):
     head: str | None = field(default=None, metadata=OPTIONAL)
     preset: str | None = field(default=None, metadata=OPTIONAL)
     seed: int | None = field(default=None, metadata=OPTIONAL)
+    branch: str | None = field(default=None, metadata=OPTIONAL)  # whose scores they are
     test: str  # SHA-256 of the file of scores
     validation: str | None
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from vidatt.cache.synthetic import synthetic_index
 from vidatt.errors import CorruptStoreError, UsageError, VidattError
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.sampling import Sampler
+from vidatt.pipelines.stores.status import store_status
 from vidatt.pipelines.stores.verify import verify_store
 
 MIXED = [7, 1, 0, 12, 40, 3, 3, 3, 90, 8, 2, 2]
@@ -215,6 +217,19 @@ def test_swaps_in_a_store_of_an_earlier_version_are_found(tmp_path):
     edit = store.path / "rgb" / ".done" / "0.json"
     edit.write_text(edit.read_text().replace('"segments": 3', '"segments": 2', 1))
     assert "its rows have other segments than the 2" in found(store.path)
+
+
+@pytest.mark.slow
+def test_a_store_of_0_1_0_is_good_and_its_damage_is_found(tmp_path):
+    with zipfile.ZipFile(Path(__file__).parents[1] / "runs" / "made_by_0_1_0.zip") as archive:
+        archive.extractall(tmp_path, [name for name in archive.namelist() if name.startswith("shapes.zarr/")])
+    store = Store.open(tmp_path / "shapes.zarr")
+    assert "layout_digest" not in store.attributes
+    assert verify_store(store.path).bad == ()
+    assert store_status(store.path).complete
+    path = store.path / "rgb" / "frames" / "c.3.0"
+    path.write_bytes((store.path / "rgb" / "frames" / "c.4.0").read_bytes()[:-1] + b"x")
+    assert [(bad.stream, bad.shard) for bad in verify_store(store.path).bad] == [("rgb", 3)]
 
 
 PLAN = {"dataset": "x", "sampler": "uniform:4", "window_frames": 2, "view_rule": "center", "seed": 0, "shard_videos": 2}
