@@ -261,7 +261,7 @@ def test_array_with_kills_a_power_cut_and_requeues_makes_the_same_bytes_in_one_s
     cluster: Cluster, shapes: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "s.zarr"
-    job, check, _ = submitted(cluster, tmp_path, *extract(shapes, store))
+    job, check, _ = submitted(cluster, tmp_path, *extract(shapes, store), tasks=8)
     assert (store / "zarr.json").exists()  # before any task
     until(lambda: len(list(store.glob("rgb/.done/[0-9]*.json"))) >= 2, "no shard was committed")
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")  # the time of task 0 is up
