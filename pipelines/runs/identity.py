@@ -64,6 +64,8 @@ class FitIdentity(RunIdentity):
         default=None, metadata=OPTIONAL
     )  # of head `svm`: the run whose representation it reads
 
+    start: str | None = field(default=None, metadata=OPTIONAL)  # SHA-256 of the weights it starts from
+
     @property
     def base(self) -> FitIdentity:
         """The fit that attends: itself, or the one that a support vector machine stands on."""
