@@ -115,7 +115,7 @@ class Havoc:
                 self.counts["extractions"] += 1
                 shard = self.dice.choice([[], [], ["--shard", "0/2"], ["--shard", "1/2"]])
                 running.append(self._start(self._extract(self.store, *shard)))
-            time.sleep(self.dice.uniform(0.1, 1.5))
+            time.sleep(self.dice.uniform(0.2, 3.0))
             self.dice.choice(
                 [self._kill, self._kill, self._kill, self._damage, self._break_video, self._mend_videos, self._fill]
             )(running)
@@ -241,10 +241,10 @@ class Havoc:
 
     def _fit_under_kills(self) -> None:
         run = self.folder / "run"
-        for _ in range(40):
+        for _ in range(8):
             process = self._start(self._fit(self.store, run))
             try:
-                code = process.wait(self.dice.uniform(1.0, 6.0))
+                code = process.wait(self.dice.uniform(2.0, 12.0))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
