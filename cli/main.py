@@ -15,7 +15,8 @@ from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
 from .results import compare, evaluate, evaluate_detections, fuse
-from .stores import cache
+from .stores import cache, status
+from .submit import submit
 
 
 class _Door(click.Group):
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache, status, submit,
     datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)

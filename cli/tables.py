@@ -54,7 +54,25 @@ def summary_text(result: Mapping[str, Any]) -> str:
         )
     if result["given_up"]:
         lines.append(f"  given up: shards {result['given_up']}; run the same command again to retry them")
-    return "\n".join(lines + failures(result["failed"]))
+    if result["reused"]:
+        lines.append(f"  {result['reused']} videos were copied from another store")
+    if result["retried"]:
+        lines.append(f"  {result['retried']} videos were looked at again, {result['changed']} end otherwise now")
+    lines += _longer(result["longer"])
+    lines += failures(result["failed"])
+    if result["retryable"]:
+        lines.append(f"  when {result['retryable']} of them are mended, look again: {result['retry_command']}")
+    return "\n".join(lines)
+
+
+def _longer(ids: Sequence[str]) -> list[str]:
+    """Say what becomes of videos to retry that a store has no room for."""
+    if not ids:
+        return []
+    return [
+        f"  {len(ids)} videos, such as {ids[0]}, have other segments now than the store has rows for: they stay as "
+        "they are; give a new --store, and this one as --reuse"
+    ]
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -72,6 +90,13 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"  a decoder is stopped after {plan['decode_timeout_seconds']:g} s without a sign of life, and may take "
         + (size(plan["decode_memory_bytes"]) if plan["decode_memory_bytes"] else "any memory"),
     ]
+    if plan["added"]:
+        lines.append(f"  the store is extended by {plan['added']} videos")
+    if plan["retried"]:
+        lines.append(f"  {plan['retried']} videos are looked at again")
+    lines += _longer(plan["longer"])
+    if plan["reusable"]:
+        lines.append(f"  up to {plan['reusable']} videos are copied from another store")
     if plan["missing"]:
         some = ", ".join(plan["missing"][:3])
         lines.append(f"  {len(plan['missing'])} videos are not there, such as {some}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import ArgumentError, FFmpegError
+from av.error import FFmpegError
 from av.stream import Disposition
 
 _ODD_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -60,6 +60,7 @@ class VideoReport:
     fps: float = 0.0  # average rate; 0 = unknown
     width: int = 0  # upright, pixels
     height: int = 0
+    sha256: str = ""  # of the file; empty if nothing of it decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def _blamed_on_the_file(doing: str) -> Iterator[None]:
 def _problem(error: Exception, doing: str) -> VideoProblemError:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return VideoProblemError("out_of_memory", f"not enough memory while {doing}")
-    if isinstance(error, ArgumentError) and doing == OPENING:
+    if getattr(error, "errno", None) == errno.EINVAL and doing == OPENING:
         return VideoProblemError("unreadable", "its content is not of a kind of video file that is read here")
     reason = getattr(error, "strerror", None) or str(error)
     return VideoProblemError("unreadable", f"{type(error).__name__} while {doing}: {reason}")
@@ -116,18 +117,14 @@ def _regular_file(path: Path) -> int:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        raise VideoProblemError("missing", f"no such file: {_one_line(path)}") from None
+        raise VideoProblemError("missing", "no such file") from None  # the index has its path, which moves with it
     except (OSError, ValueError) as error:  # too long, a loop of links, a folder that may not be entered, a NUL
         reason = getattr(error, "strerror", None) or str(error)
         raise VideoProblemError("unreadable", f"{type(error).__name__} while looking for it: {reason}") from None
     if not stat.S_ISREG(found.st_mode):
         kind = next((word for test, word in _KINDS if test(found.st_mode)), "no regular file")
-        raise VideoProblemError("unreadable", f"{_one_line(path)} is {kind}, not a video file")
+        raise VideoProblemError("unreadable", f"it is {kind}, not a video file")
     return found.st_size
-
-
-def _one_line(path: Path) -> str:
-    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 _KINDS = (

@@ -96,6 +96,7 @@ def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int 
             sampler=f"centre:{SEGMENTS}",
             seed=seed,
             device=device,
+            slice="0/1",  # whatever job it runs in
         )
     )
     rows = [_fit_one(head, streams, out, store_path, device, seed) for head, streams in FITS]

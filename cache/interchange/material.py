@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import ShardMissingError, UsageError
+from ..arrays import DTYPES
 from ..index import Index
 from ..layout import Layout
 from ..ledger import VideoOutcome
 from ..store import Store
-from ..stream_files import DTYPES
 
 AXES = "view, segment, row, column, channel"
 """Order of the axes of cubes; where a store has one view only, files leave the first one out."""
@@ -125,11 +125,8 @@ class StoreMaterial(Material):
         self.name, self.views, self.attributes = store.path.name, store.views, store.attributes
         self.missing = [str(store.index.ids[position]) for position in np.flatnonzero(~done)]
         self.index = store.index if done.all() else select(store.index, self._positions)
-        self.layout = (
-            Layout(offset=store.index.offset, rows=store.rows, chunk_rows=store.chunk_rows, shard_rows=store.shard_rows)
-            if done.all()
-            else None
-        )
+        # Of a store that was extended the copy is made in one piece, without the gaps between.
+        self.layout = store.layout if done.all() and not store.layout.earlier_rows else None
         self._readers = {stream.name: stream.reader() for stream in opened}
         ids = set(self.index.ids)
         self.streams = [

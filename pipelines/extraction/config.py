@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import UsageError
+from ...cache.ledger import OUTCOMES
+from ...errors import UnknownNameError, UsageError
 from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
+from ..jobs.place import parse_slice
 
+RETRYABLE = tuple(outcome for outcome in OUTCOMES if outcome != "ok")
+"""Outcomes of videos that a retry looks at again."""
 COUNTS = ("window_frames", "shard_videos", "workers", "decoders", "batch_segments")
 
 
@@ -39,7 +43,7 @@ class ExtractConfig:
     window_frames: int | None = None  # the longest stream's
     views: str | None = None  # such as train:5+10crop; None = those of the store, else center
     shard_videos: int | None = None
-    slice: str | None = None  # I/N
+    slice: str | None = None  # I/N; else what the scheduler says, see `find_place`
     seed: int = 0  # of the order of videos, random views and segments, and random weights
     device: str = "auto"
     workers: int | None = None  # one per GPU, or one per CPU core
@@ -48,6 +52,9 @@ class ExtractConfig:
     decode_timeout_seconds: float = 60.0
     decode_memory_bytes: int = MEMORY_BYTES  # of a decoder beside its libraries; 0 = no limit
     follow_links: bool = False  # out of the video folder
+    retry: tuple[str, ...] = ()  # look again at videos of these outcomes
+    extend: bool = False  # take the catalogue's new videos and labels into a store of other ones
+    reuse: Path | None = None  # another store: copy its cubes where recipe, sampling and file are equal
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -71,6 +78,9 @@ class ExtractConfig:
             raise UsageError(f"Decoding timeout {self.decode_timeout_seconds} s: must be above 0.")
         if self.decode_memory_bytes < 0:
             raise UsageError(f"Memory of a decoder {self.decode_memory_bytes} bytes: must be 0 (no limit) or more.")
+        for outcome in self.retry:
+            if outcome not in RETRYABLE:
+                raise UnknownNameError("outcome to retry", outcome, RETRYABLE)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
 
@@ -88,22 +98,3 @@ def default_videos(dataset: str) -> Path:
 def default_store(dataset: str) -> Path:
     """Return `$VIDATT_CACHE/<dataset>.zarr`, else `./cache-store/<dataset>.zarr`."""
     return Path(os.environ.get("VIDATT_CACHE", "cache-store")) / f"{dataset}.zarr"
-
-
-def parse_slice(text: str | None) -> tuple[int, int]:
-    """Return (index, count) of the static slice: `--shard I/N`, else Slurm's array variables, else (0, 1).
-
-    Raises
-    ------
-    UsageError
-    """
-    environment = os.environ
-    if text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-        text = f"{int(environment['SLURM_ARRAY_TASK_ID']) - first}/{environment['SLURM_ARRAY_TASK_COUNT']}"
-    if text is None:
-        return 0, 1
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UsageError(f"--shard {text!r}: write I/N with 0 <= I < N, such as 0/4.")
-    return int(index), int(count)

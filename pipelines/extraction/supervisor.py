@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,16 +11,16 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError
 from ...extract.child import Child
+from ..jobs.allotment import given_cards, given_cores
 from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .breaker import Breaker
-from .plan import ExtractionPlan
-from .worker import Failed, Ready, ShardDone, ShardHeld, VideoSeen, Want, WorkerConfig
+from .plan import WorkPlan
+from .shard_work import ShardTask
+from .worker import Failed, Ready, ShardDone, ShardHeld, VideosCopied, VideoSeen, Want, WorkerConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +44,17 @@ def devices(choice: str, workers: int | None) -> list[str]:
     if choice == "auto" and not any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
         choice = "cpu"  # decided without torch: importing it would cost the supervisor 0.3 GB
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "auto":
         choice = "cuda" if found else "cpu"
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     if not found:
         raise UsageError(f"--device {choice}: no CUDA device is usable here; use --device cpu.")
-    cards = [choice] if ":" in choice else [f"cuda:{i}" for i in range(found)]
+    cards = [choice] if ":" in choice else given_cards([f"cuda:{i}" for i in range(found)], os.environ)
     return [cards[i % len(cards)] for i in range(workers or len(cards))]
 
 
@@ -67,10 +68,21 @@ class _Worker:
 
 
 class Supervisor:
-    """Starts workers, hands out shards, restarts what dies, drains on a signal."""
+    """Starts workers, hands out shards, restarts what dies, drains on a signal.
 
-    def __init__(self, plan: ExtractionPlan) -> None:
-        self._plan = plan
+    Parameters
+    ----------
+    again : videos are looked at again, see `Breaker`
+
+    Attributes
+    ----------
+    given_up : shards that no worker survived
+    reused : videos copied from another store
+    changed : positions of the videos looked at again that end otherwise now
+    """
+
+    def __init__(self, plan: WorkPlan, *, again: bool = False) -> None:
+        self._plan, self._again = plan, again
         self._devices = devices(plan.config.device, plan.config.workers)
         self._workers: list[_Worker] = []
         self._todo: deque[int] = deque()
@@ -79,8 +91,11 @@ class Supervisor:
         self._first: _Worker | None = None
         self._store: Store | None = None
         self._stop = StopRequest("the shards in work", keep=True)
-        self._breaker = Breaker()  # over all workers
+        self._breaker = Breaker(off=again)  # over all workers
+        self._tasks: dict[int, ShardTask] = {}
         self.given_up: list[int] = []
+        self.reused = 0
+        self.changed: set[int] = set()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -103,19 +118,19 @@ class Supervisor:
         self._first = worker
         return message
 
-    def run(self, store: Store, shards: Sequence[int]) -> None:
+    def run(self, store: Store, tasks: Sequence[ShardTask]) -> None:
         """Extract the given shards; returns when all are committed or given up."""
-        if not shards:
+        if not tasks:
             return
         if self._first is None:
             raise RuntimeError("run() before start_first_worker()")
-        self._store, self._todo = store, deque(shards)
-        workers = min(len(self._devices), len(shards))
+        self._store, self._tasks = store, {task.shard: task for task in tasks}
+        self._todo = deque(self._tasks)
+        workers = min(len(self._devices), len(tasks))
         self._first.child.connection.send(store.path)
         for device in self._devices[1:workers]:
             self._start(device)
-        videos = sum(len(store.shard_videos(shard)) for shard in shards)
-        with self._stop, Progress("extract", videos, unit="video") as progress:
+        with self._stop, Progress("extract", sum(task.videos for task in tasks), unit="video") as progress:
             while self._workers:
                 self._step(progress)
         if self._stop.count:
@@ -124,7 +139,7 @@ class Supervisor:
             )
 
     def _start(self, device: str) -> _Worker:
-        cores = max(1, cpu_count() // len(self._devices))
+        cores = max(1, given_cores(os.environ) // len(self._devices))
         cuda = device != "cpu"
         plan, config = self._plan, self._plan.config
         work = WorkerConfig(
@@ -139,6 +154,8 @@ class Supervisor:
             batch_segments=config.batch_segments or (64 if cuda else CPU_BATCH_SEGMENTS),
             decode_timeout_seconds=config.decode_timeout_seconds,
             decode_memory_bytes=config.decode_memory_bytes,
+            reuse=None if config.reuse is None else config.reuse.resolve(),
+            again=self._again,
         )
         environment = {"MALLOC_ARENA_MAX": "2"}  # one heap a thread would never give back what the feeder used
         if not cuda:
@@ -181,8 +198,12 @@ class Supervisor:
                 worker.held.append(message.shard)
             elif isinstance(message, ShardDone):
                 (worker.held if message.shard in worker.held else worker.shards).remove(message.shard)
-                if not message.ours:
+                self.changed |= message.published.changed
+                if not message.published.ours:
                     log.info("shard %d was committed by another job meanwhile", message.shard)
+            elif isinstance(message, VideosCopied):
+                progress.advance(count=message.count)
+                self.reused += message.count
         self._answer()
 
     def _answer(self) -> None:
@@ -199,7 +220,7 @@ class Supervisor:
                 worker.asks = False
                 if shard is not None:
                     worker.shards.append(shard)
-                worker.child.connection.send(shard)
+                worker.child.connection.send(None if shard is None else self._tasks[shard])
 
     def _bury(self, worker: _Worker) -> None:
         """Forget a worker that ended; give its shards to another, unless they killed too many."""

@@ -14,7 +14,7 @@ import pytest
 from vidatt.extract.decoder import MEMORY_BYTES, Decoder, DecoderSettings
 from vidatt.extract.kinds import CLIP, FLOW, RGB
 from vidatt.extract.sampling import Sampler
-from vidatt.extract.segments import Message, VideoEnd, VideoJob, read_segments
+from vidatt.extract.segments import VideoEnd, VideoJob
 from vidatt.extract.video import VideoReader
 from vidatt.extract.views import Geometry, Views
 from vidatt.extract.windows import Chunk, FlowSettings, StreamInput, StreamKind
@@ -108,7 +108,8 @@ def test_the_limit_is_set_beside_the_libraries(decoder: Decoder, tmp_path: Path)
     assert MEMORY_BYTES < soft == hard < MEMORY_BYTES + 4e9
 
 
-def test_a_video_whose_size_changes_is_read_at_its_first_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoder", [tuple(map(_stream, KINDS.values()))], indirect=True, ids=["all-kinds"])
+def test_a_video_whose_size_changes_is_read_at_its_first_size(decoder: Decoder, tmp_path: Path) -> None:
     """Flow of two frames of different sizes once wrote beyond its arrays; a clip of them stopped the run."""
     path = tmp_path / "changing.mkv"
     with av.open(str(path), "w") as container:
@@ -124,10 +125,8 @@ def test_a_video_whose_size_changes_is_read_at_its_first_size(tmp_path: Path) ->
                 container.mux(packet)
     with VideoReader(path) as reader:
         assert len({(frame.picture.width, frame.picture.height) for frame in reader.frames()}) == 4
-    streams = tuple(map(_stream, KINDS.values()))
-    job = VideoJob(id="x", path=path, sampler=Sampler.parse("every:3"), window_frames=16, segments=50)
-    messages: list[Message] = []
-    read_segments(job, streams, messages.append)
+    decoder.submit(VideoJob(id="x", path=path, sampler=Sampler.parse("every:3"), window_frames=16, segments=50))
+    messages = list(decoder.messages())
     end = messages[-1]
     assert isinstance(end, VideoEnd)
     assert (end.report.outcome, end.report.decoded_frames, end.report.width) == ("ok", 32, 320)
