@@ -17,7 +17,10 @@ from vidatt.pipelines.runs.reload import load_head
 
 pytestmark = pytest.mark.slow
 
-FEATURE = ("--recipe", "hands", "--streams", "rgb", "--resize", "short:32", "--crop", "28", "--device", "cpu")
+FEATURE = (
+    "--recipe", "hands", "--streams", "rgb", "--resize", "short:32", "--crop", "28", "--device", "cpu",
+    "--shard-videos", "4", "--workers", "1",
+)  # fmt: skip
 
 
 def _run(*arguments: object) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def test_drawn_segments_are_stored_the_same_for_every_stream_and_worker(tmp_path
         return Store.open(store)
 
     one = extract("one", "--sampler", "random:2:3", "--seed", "4")
-    for part in ("1/3", "0/3", "2/3"):
+    for part in ("1/2", "0/2"):
         cut = extract("cut", "--sampler", "random:2:3", "--seed", "4", "--shard", part, "--workers", "2")
     clip = ("--streams", "rgb,clip", "--crop", "clip=112", "--resize", "clip=short:112")
     more = extract("one", "--seed", "4", *clip)
