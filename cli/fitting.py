@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--head", required=True, metavar="NAME", help="One of `vidatt heads`.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store that `vidatt extract` made.")
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
+@click.option("--from", "start", type=click.Path(path_type=Path), metavar="RUN", help="Start from its weights.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
 @click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
@@ -113,6 +114,7 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         seed=given["seed"],
         out=out or Path("runs") / f"{name}-{own}",
         on=on,
+        start=given["start"],
         device=given["device"],
         validation_share=given["validation"],
         allow_truncated=not given["skip_truncated"],

@@ -19,7 +19,7 @@ from ..runs.measured import Evaluation, Official, OfficialEvaluation
 from ..runs.places import Place, place_of
 from ..runs.reload import load_head, require_fit, settings_of, store_for
 from ..runs.run import CONFIG, Run, changes
-from ..runs.scoring import resolve_device, score_views
+from ..runs.scoring import Scores, resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos, not_finite
 from ..runs.views import ChosenViews, choose_views, sampled
@@ -61,10 +61,13 @@ def evaluate(
     chosen, read = choose_videos(run, store, split, part, allow_seen=allow_seen), choose_views(store, views)
     index, videos = store.index, chosen.videos
     head = load_head(run, store).to(device_)
-    scores = _scores(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
+    scored = _scored(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
+    scores = scored.probabilities
     labels, hot = index.labels[videos], multi_hot(index.labels[videos], len(index.classes))
     place = place_of(run, store, split, part, read)
-    run.write_scores(place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen)
+    run.write_scores(
+        place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen, branches=scored.branches
+    )
     result = Evaluation(
         run=str(run_path),
         split=split,
@@ -83,17 +86,17 @@ def evaluate(
     return result
 
 
-def _scores(
+def _scored(
     run: Run, head: Head, store: Store, videos: np.ndarray, views: range, *, device: torch.device,
     batch_videos: int | None,
-) -> np.ndarray:  # fmt: skip
-    """Return the scores of videos, [n, N] float32; refuse what is not finite."""
+) -> Scores:  # fmt: skip
+    """Return the scores of videos, fused and of each branch; refuse what is not finite."""
     identity = require_fit(run)
     at_once = batch_videos or settings_of(identity).fit.batch_videos
-    scores = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
-    if not np.isfinite(scores).all():
-        raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
-    return scores
+    scored = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
+    if not (finite := np.isfinite(scored.probabilities).all(1)).all():
+        raise not_finite(run, store, int(videos[finite.argmin()]))
+    return scored
 
 
 def evaluate_officially(

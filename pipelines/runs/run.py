@@ -245,8 +245,9 @@ class Run:
             self._write(HISTORY, text.getvalue().encode())
 
     def write_scores(
-        self, place: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray | None = None
-    ) -> None:
+        self, place: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray | None = None,
+        branches: Mapping[str, np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
         """Write `scores-<place>.npz`.
 
         Parameters
@@ -256,6 +257,7 @@ class Run:
         scores : [n, N] class probabilities, kept as float32
         labels : [n, L] class indices, padded with -1, kept as int32
         seen : [n] bool, which of them the run was fitted or selected on; written if any was
+        branches : scores [n, N] of each branch of a head that fuses several, by name
         """
         names = np.array([str(id) for id in ids])  # fixed width: NumPy would pickle its variable-width strings
         scores, labels = scores.astype(np.float32), labels.astype(np.int32)
@@ -263,6 +265,9 @@ class Run:
         told = {"ids": names, "scores": scores, "labels": labels}
         if seen is not None and seen.any():
             told["seen"] = seen
+        if branches:
+            told["branches"] = np.array(list(branches))
+            told["branch_scores"] = np.stack(list(branches.values()), 1).astype(np.float32)  # [n, branches, N]
         if self.finished:  # a kill before `add_evaluation` must not leave a file beside the digest of another
             with self._alone():
                 metrics = self.metrics()
