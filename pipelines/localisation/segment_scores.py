@@ -106,8 +106,9 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
         owners.append(np.full(len(chosen), video.position))
     classifier = learn(np.concatenate(features), store.index.labels[np.concatenate(owners)], store.index.classes, C=C)
     tensors = {"weights": torch.from_numpy(classifier.weights), "bias": torch.from_numpy(classifier.bias)}
-    told = {"settings": json.dumps(settings, sort_keys=True), "sha256": _digest(classifier.weights, classifier.bias)}
-    write_atomically(run.path / FILE, save(tensors, metadata=told))
+    told = {**settings, "sha256": _digest(classifier.weights, classifier.bias)}
+    # in one key: the order of several is another each time
+    write_atomically(run.path / FILE, save(tensors, metadata={"settings": json.dumps(told, sort_keys=True)}))
     log.info("segment classifier of %s: learned from %d segments of %d videos", run.path, sum(map(len, owners)),
              len(videos))  # fmt: skip
     return classifier
@@ -178,14 +179,15 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> SegmentClassifier | None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            told = file.metadata() or {}
-            if json.loads(told.get("settings", "null")) != json.loads(json.dumps(settings)):
+            told = json.loads((file.metadata() or {}).get("settings", "{}"))
+            digest = told.pop("sha256", None)  # None: of version 0.1.0
+            if told != json.loads(json.dumps(settings)):
                 return None
             weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
-            if told.get("sha256", known := _digest(weights, bias)) != known:
+            if digest not in (None, _digest(weights, bias)):
                 raise ValueError("it is not what was learned")
             return SegmentClassifier(weights, bias)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise UsageError(f"{path} is damaged ({error}); delete it, it is learned again.") from None
 
 

@@ -9,6 +9,9 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from ..record import Record
 
+MOST_CONFUSED = 2_000
+"""Classes of a confusion matrix: of more it would fill gigabytes, and nobody reads it."""
+
 _PAIRS_AT_ONCE = 1 << 22
 """Scores that `label_ranks` compares at a time: a few tens of megabytes whatever the file's size."""
 
@@ -48,7 +51,9 @@ class Measured(Record):
 
     metrics: Measures
     denominators: Denominators
-    confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each
+    confusion: (
+        tuple[tuple[int, ...], ...] | None
+    )  # row = true, column = best class; None: several labels, 2,000 classes
     per_class: tuple[ClassResult, ...]
 
 
@@ -210,7 +215,8 @@ def summary(
 def measured(scores: np.ndarray, hot: np.ndarray, names: tuple[str, ...], *, multi_label: bool) -> Measured:
     """Compute all that an evaluation reports; arguments as `summary` and `class_table`."""
     labelled = hot.any(1)
-    confusion = None if multi_label else confusion_matrix(scores[labelled], hot[labelled].argmax(1)).tolist()
+    large = hot.shape[1] > MOST_CONFUSED
+    confusion = None if multi_label or large else confusion_matrix(scores[labelled], hot[labelled].argmax(1)).tolist()
     precisions = average_precisions(scores, hot)
     return Measured(
         metrics=summary(scores, hot, multi_label=multi_label, precisions=precisions),

@@ -54,29 +54,25 @@ def evaluate_scores(
     if store_path is None and (split is not None or by_official_protocol):
         raise UsageError(f"{path}: --split and --protocol need --store, which knows the dataset.")
     _require_as_written(path)
-    if store_path is None:
-        judged = _by_itself(path, average_clips=average_clips)
-    else:
-        store = Store.open(store_path)
-        if by_official_protocol:
-            find_protocol(store.plan.dataset, str(path))
-        judged = _by_store(path, store, split, part, average_clips=average_clips)
-    scored, listed = len(judged.scores), judged.listed
-    note = seen_note(judged.seen, str(path), allow_seen=allow_seen)
+    store = None if store_path is None else Store.open(store_path)
+    if store is not None and by_official_protocol:
+        find_protocol(store.plan.dataset, str(path))
+    judged = _judged(path, store, split, part, average_clips=average_clips)
+    scored, note = len(judged.scores), seen_note(judged.seen, str(path), allow_seen=allow_seen)
     result = Evaluation(
         run=str(path),
         split=judged.split,
         part=None if store_path is None else part,
         videos=scored,
-        listed=listed,
-        missing=listed - scored,
+        listed=judged.listed,
+        missing=judged.listed - scored,
         unlisted=judged.unlisted,
         protocol=_protocol(judged) + (f"; {note}" if note else ""),
         seen=int(judged.seen.sum()) or None,
         seen_note=note,
         **vars(measured(judged.scores, judged.hot, judged.names, multi_label=judged.multi_label)),
     )
-    if by_official_protocol:
+    if store is not None and by_official_protocol:
         number = official(str(store.plan.dataset), [result], sorted(store.index.splits), str(path))
         return replace(result, official=number)
     return result
@@ -104,6 +100,12 @@ class _Judged:
     listed: int
     unlisted: int  # videos of the file that are left out
     source: str  # where labels come from, in words
+
+
+def _judged(path: Path, store: Store | None, split: str | None, part: str, *, average_clips: bool) -> _Judged:
+    if store is None:
+        return _by_itself(path, average_clips=average_clips)
+    return _by_store(path, store, split, part, average_clips=average_clips)
 
 
 def _by_itself(path: Path, *, average_clips: bool) -> _Judged:

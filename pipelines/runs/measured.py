@@ -100,7 +100,9 @@ class Evaluation(Record):
     sampled: Sampled | None = field(default=None, metadata=OPTIONAL)  # of a run
     metrics: Measures
     denominators: Denominators
-    confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each
+    confusion: (
+        tuple[tuple[int, ...], ...] | None
+    )  # row = true, column = best class; None: several labels, 2,000 classes
     per_class: tuple[ClassResult, ...]
     store: str | None = field(default=None, metadata=OPTIONAL)  # in `metrics.json`: the store that was read
     scores: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the file in which it keeps the scores
