@@ -15,9 +15,9 @@ was dropped, which is before the next replacement can be intended.
 
 What a reader sees while a shard is replaced: files that it has open stay the old ones. A file that it opens is the old
 or the new one, whole, and every chunk is checked by its crc32c, so no row is ever half one and half the other. In the
-moment between the first file and the marker a file may be newer than the marker: a reader that then opens the shard
-refuses it if the sizes differ, and finds it whole when it opens it again. The cubes come first and the frames, which
-tell what rows are real, after them. A reader that was open before shows old rows until it is opened again.
+moment between the first file and the marker a file may be newer than the marker: a reader that finds it so waits for
+the marker, and refuses the shard if none comes. The cubes come first and the frames, which tell what rows are real,
+after them. What is kept of the old shard (its marker, its frames) a reader sees anew when the store is opened again.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def marker_digest(stream: Path, shard: int) -> str | None:
         return hashlib.sha256(marker_path(stream, shard).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
+
+
+def is_replaced(stream: Path, shard: int) -> bool:
+    """Whether a shard is being replaced at this moment: its marker stands, and an intent to replace it too."""
+    current = marker_digest(stream, shard)
+    return current is not None and any(intent.base == current for intent in _intents(stream, shard))
 
 
 def publish_shard(

@@ -20,7 +20,7 @@ from .command import extract_command
 from .config import ExtractConfig
 from .plan import plan_extraction
 from .planning import planning
-from .retry import todo, unfinished
+from .retry import can_be_retried, todo
 from .reuse import Reuse
 from .supervisor import Supervisor
 
@@ -110,7 +110,8 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         seconds=round(time.monotonic() - started, 3),
         given_up=tuple(supervisor.given_up),
     )
-    retryable = len(unfinished(plan, store, names)[0] - {store.index.position(id) for id in work.longer})
+    mendable = {o.id for o in summary.failed if can_be_retried(plan, store.index.position(o.id), o.outcome)}
+    retryable = len(mendable.difference(work.longer))
     return replace(
         summary,
         reused=supervisor.reused,

@@ -8,11 +8,12 @@ that is whole is the one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ...cache.publish import SCRATCH
@@ -28,7 +29,7 @@ STILL_SECONDS = 60.0
 TOUCH_SECONDS = 10.0
 
 
-@contextmanager
+@contextlib.contextmanager
 def planning(store: Path, place: Place) -> Iterator[None]:
     """Plan within this: it begins when no other task of the job is seen to plan the same store."""
     if place.count == 1 or store.exists():
@@ -48,12 +49,14 @@ def planning(store: Path, place: Place) -> Iterator[None]:
     finally:
         over.set()
         touching.join()
-        sign.rmdir()
+        with contextlib.suppress(FileNotFoundError):  # swept by a machine with another clock
+            sign.rmdir()
 
 
 def _touch(sign: Path, over: threading.Event) -> None:
     while not over.wait(TOUCH_SECONDS):
-        sign.touch()
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(sign)
 
 
 def _wait(store: Path) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ...cache.store import Store
-from .config import RETRYABLE
 from .plan import ExtractionPlan, plan_segments
 from .shard_work import ShardTask
 
@@ -34,7 +33,7 @@ def todo(plan: ExtractionPlan, store: Store | None) -> Todo:
     if not plan.config.retry or store is None:
         return Todo(tasks=tuple(tasks.values()), again=0, still_missing=0, longer=())
     names = [stream.name for stream in plan.streams if stream.name in store.stream_names]
-    found, still_missing = unfinished(plan, store, names, plan.config.retry)
+    found, still_missing = _unfinished(plan, store, names)
     longer = _longer(plan, found)
     again = 0
     for shard in plan.shards:
@@ -51,10 +50,13 @@ def todo(plan: ExtractionPlan, store: Store | None) -> Todo:
     )
 
 
-def unfinished(
-    plan: ExtractionPlan, store: Store, streams: Sequence[str], outcomes: Collection[str] = RETRYABLE
-) -> tuple[set[int], int]:
-    """Return the positions in my slice that ended in one of the outcomes in a stream and could be looked at again.
+def can_be_retried(plan: ExtractionPlan, position: int, outcome: str) -> bool:
+    """Whether a video that is not ok is worth another look: one whose file is still missing is not."""
+    return outcome != "missing" or os.path.isfile(plan.config.videos / str(plan.index.paths[position]))
+
+
+def _unfinished(plan: ExtractionPlan, store: Store, streams: Sequence[str]) -> tuple[set[int], int]:
+    """Return the positions in my slice that ended in an outcome to retry, in any of the streams.
 
     Returns
     -------
@@ -64,14 +66,11 @@ def unfinished(
     missing: set[int] = set()
     for stream in map(store.stream, streams):
         for shard in plan.shards:
-            if not stream.is_done(shard):
-                continue
-            videos = store.shard_videos(shard)
-            for position, values in zip(videos, stream.marker(shard)["videos"], strict=True):
-                if values["outcome"] in outcomes:
-                    path = plan.config.videos / str(store.index.paths[position])
-                    there = values["outcome"] != "missing" or os.path.isfile(path)
-                    (found if there else missing).add(position)
+            if stream.is_done(shard):
+                told = zip(store.shard_videos(shard), stream.marker(shard)["videos"], strict=True)
+                for position, outcome in ((p, values["outcome"]) for p, values in told):
+                    if outcome in plan.config.retry:
+                        (found if can_be_retried(plan, position, outcome) else missing).add(position)
     return found, len(missing - found)
 
 

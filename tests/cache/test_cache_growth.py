@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from testkit.stores import fill
 from vidatt.cache import growth
 from vidatt.cache.batches import Batches
 from vidatt.cache.layout import extend_layout, plan_layout
+from vidatt.cache.ledger import VideoOutcome
 from vidatt.cache.publish import marker_digest
 from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_index, synthetic_shard, synthetic_store
@@ -39,12 +41,13 @@ def extend(store: Store, length: Sequence[int], **given: Any) -> Store:
     return store.extend(index=index, layout=layout, attributes=given)
 
 
-def rows_of(store: Store) -> dict[str, list[bytes]]:
-    """Cubes and frames of every video of each stream."""
-    return {
-        name: [store[name].video(p).cubes.tobytes() + store[name].video(p).frames.tobytes() for p in range(len(stream))]
-        for name, stream in ((name, store[name]) for name in store.stream_names)
-    }
+def rows_of(store: Store, videos: int | None = None) -> dict[str, list[bytes]]:
+    """Cubes and frames of every video of each stream, or of the first ones."""
+    found: dict[str, list[bytes]] = {}
+    for name in store.stream_names:
+        read = map(store[name].video, range(len(store.index) if videos is None else videos))
+        found[name] = [video.cubes.tobytes() + video.frames.tobytes() for video in read]
+    return found
 
 
 @pytest.mark.parametrize("lengths", [[3] * 5, [4, 6, 1, 9, 2], [4, 30, 1]], ids=["trimmed", "untrimmed", "long"])
@@ -277,3 +280,23 @@ def test_a_begun_extension_with_a_damaged_index_says_so(tmp_path):
     with pytest.raises(CorruptStoreError, match=r"index-2/zarr\.json does not tell"):
         growth.finish(store.path)
     assert len(Store.open(store.path).index) == 5
+
+
+def test_a_store_of_an_earlier_version_is_extended_and_its_shards_are_replaced(tmp_path):
+    with zipfile.ZipFile(Path(__file__).parents[1] / "pipelines/runs/made_by_0_1_0.zip") as archive:
+        archive.extractall(tmp_path)
+    store = Store.open(tmp_path / "shapes.zarr")
+    stream, old, N = store["rgb"], rows_of(store), len(store.index)
+    (outcome,) = (VideoOutcome.from_dict(values) for values in stream.marker(0)["videos"])
+    video, (start, stop) = stream.video(0), store.shard_row_range(0)
+    assert stop - start == len(video.cubes)
+    content = {"cubes": video.cubes, "frames": video.frames, "seconds": video.seconds, "outcomes": [outcome]}
+    assert "seal" not in stream.marker(0)
+    assert stream.publish(0, **content, replaces=marker_digest(stream.path, 0))
+    assert "seal" in stream.marker(0)
+    layout = extend_layout(store.layout, np.array([2, 2]), store.views)
+    index = synthetic_index([2] * (N + 2))
+    ids, paths = ([*array, "x.avi", "y.avi"] for array in (store.index.ids, store.index.paths))
+    wider = store.extend(index=replace(index, ids=np.array(ids), paths=np.array(paths)), layout=layout, attributes={})
+    assert rows_of(wider, N) == old
+    assert wider["clip"].missing_shards() == [N, N + 1]

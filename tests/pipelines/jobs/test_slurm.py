@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from testkit.commands import start_vidatt, vidatt
 from testkit.slurm import Cluster, slurm_cluster
+from testkit.stores import filled_store
 
 from vidatt.errors import UsageError
 from vidatt.extract.datasets.generator import generate
@@ -90,6 +91,43 @@ def test_scripts_are_bash_and_hold_the_command_word_for_word(case: str, tmp_path
     file.write_text(script.replace(own, str(told)))
     done = subprocess.run(["bash", file], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == list(what.command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "to_shell", "restarts", "code", "queued"),
+    [
+        ("trap 'exit 75' USR1; touch begun; while :; do sleep 0.1; done", "USR1", 0, 75, 1),
+        ("trap 'exit 0' USR1; touch begun; while :; do sleep 0.1; done", "USR1", 0, 0, 0),
+        ("touch begun; exec sleep 60", "USR1", 0, 128 + signal.SIGUSR1, 1),  # before it catches signals
+        ("trap 'exit 75' USR1; touch begun; while :; do sleep 0.1; done", "USR1", 100, 75, 0),
+        ("trap '' USR1; touch begun; sleep 4; exit 0", "USR1", 0, 0, 1),  # too late: back to the queue meanwhile
+        ("touch begun; sleep 1; exit 75", "TERM", 0, 75, 0),
+        ("touch begun; exit 75", "", 0, 75, 0),
+        ("touch begun; exit 3", "", 0, 3, 0),
+    ],
+)
+def test_task_goes_back_to_the_queue_when_its_time_is_up_and_only_then(
+    task: str, to_shell: str, restarts: int, code: int, queued: int, tmp_path: Path
+) -> None:
+    """Against programs that stand in for vidatt and scontrol; the real ones are below."""
+    (tmp_path / "vidatt").write_text(f"#!/bin/bash\n{task}\n")
+    (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@" >> queued\n')
+    script = task_script(config(grace_seconds=30), work(), tmp_path).replace("sleep 15 ", "sleep 1 ")
+    (tmp_path / "job").write_text(script.replace(shlex.join(slurm.PROGRAM), "./vidatt"))
+    for name in ("vidatt", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_RESTART_COUNT": str(restarts),
+        "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3",
+    }  # fmt: skip
+    shell = subprocess.Popen(["bash", tmp_path / "job"], env=environment, stderr=subprocess.DEVNULL)
+    until((tmp_path / "begun").exists, "the task did not begin")
+    if to_shell:
+        shell.send_signal(signal.Signals[f"SIG{to_shell}"])
+    assert shell.wait(60) == code
+    asked = (tmp_path / "queued").read_text() if (tmp_path / "queued").exists() else ""
+    assert asked == "requeue 7_3\n" * queued
 
 
 def test_script_has_a_share_for_each_task_and_no_task_without() -> None:
@@ -223,7 +261,7 @@ def test_array_with_kills_a_power_cut_and_requeues_makes_the_same_bytes_in_one_s
     cluster: Cluster, shapes: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "s.zarr"
-    job, check, _ = submitted(cluster, tmp_path, *extract(shapes, store))
+    job, check, _ = submitted(cluster, tmp_path, *extract(shapes, store), tasks=8)
     assert (store / "zarr.json").exists()  # before any task
     until(lambda: len(list(store.glob("rgb/.done/[0-9]*.json"))) >= 2, "no shard was committed")
     cluster.run("scancel", "--signal=USR1", "--batch", f"{job}_0")  # the time of task 0 is up
@@ -259,6 +297,22 @@ def test_cancelled_array_continues_in_part_with_the_same_slices(
     said = (tmp_path / "my logs é" / f"vidatt-s-{again}_3.log").read_text()
     assert "slice 3 of 4, counted from 0, by SLURM_ARRAY_TASK_ID and VIDATT_SHARDS" in said
     assert content(store) == reference
+
+
+@pytest.mark.slow
+@pytest.mark.hostile
+@pytest.mark.timeout(1200)
+def test_sweep_is_an_array_and_the_job_behind_it_gathers_the_table(cluster: Cluster, tmp_path: Path) -> None:
+    filled_store(tmp_path / "store.zarr", [4] * 24, {"rgb": (3, 3, 8)})
+    command = ["fit-head", "--head", "mean", "--preset", "small", "--set", "steps=2", "--store", "store.zarr",
+               "--device", "cpu", "--sweep", "lr=1e-3,1e-4", "--seeds", "2", "--out", "s"]  # fmt: skip
+    job, gather, _ = submitted(cluster, tmp_path, *command)
+    assert set(cluster.wait(job)) == {"COMPLETED"}, logs(tmp_path)
+    assert cluster.wait(gather) == ["COMPLETED"], logs(tmp_path)
+    told = (tmp_path / "my logs é" / f"vidatt-s-check-{gather}.log").read_text()
+    assert "slice 0 of 1, counted from 0, by --shard 0/1" in told
+    assert [row.split()[:2] for row in told.splitlines() if row.startswith("1e-")] == [["1e-3", "2/2"], ["1e-4", "2/2"]]
+    assert "4 runs in s" in told
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def part(path: Path, shards: list[int], seed: int = 0, recipe: str = "hog", name
     return store
 
 
+@pytest.mark.slow
 def test_status_counts_shards_outcomes_and_what_could_be_retried(tmp_path):
     store = filled_store(tmp_path / "s.zarr", MIXED, {"rgb": (2, 2, 4), "flow": (1, 1, 4)}, videos_per_shard=2)
     status = store_status(store.path)
@@ -82,6 +83,7 @@ def test_status_says_what_is_damaged(tmp_path):
     assert store_status(synthetic_store(tmp_path / "none.zarr", [3]).path).complete is False  # nothing is extracted
 
 
+@pytest.mark.slow
 def test_rm_takes_one_stream_away_and_nothing_else(tmp_path):
     store = filled_store(tmp_path / "s.zarr", MIXED, {"rgb": (2, 2, 4)}, videos_per_shard=2)
     before = content(store.path)
@@ -146,6 +148,7 @@ def test_a_damaged_stream_can_be_removed(tmp_path):
     assert Store.open(store.path).stream_names == ["rgb"]
 
 
+@pytest.mark.slow
 def test_diff_finds_nothing_between_equal_stores_of_other_shards(tmp_path):
     one = part(tmp_path / "one.zarr", list(range(7)))
     two = synthetic_store(tmp_path / "two.zarr", EQUAL, videos_per_shard=7)
@@ -208,6 +211,7 @@ def test_diff_of_other_videos_and_streams(tmp_path):
     assert compare_stores(nan, nan).equal  # the same NaN is no difference
 
 
+@pytest.mark.slow
 def test_merge_gathers_slices_to_what_one_machine_makes(tmp_path):
     whole = part(tmp_path / "whole.zarr", list(range(7)))
     slices = [part(tmp_path / f"{i}.zarr", list(range(i, 7, 3))) for i in range(3)]
@@ -229,6 +233,7 @@ def test_merge_gathers_slices_to_what_one_machine_makes(tmp_path):
     assert (again.new, again.streams["rgb"].taken, again.bytes) == (False, 0, 0)
 
 
+@pytest.mark.slow
 def test_merge_takes_streams_and_equal_shards_once(tmp_path):
     one, two = part(tmp_path / "1.zarr", [0, 1]), part(tmp_path / "2.zarr", [1, 2], names=("rgb", "flow"))
     result = merge_stores([one.path, two.path], tmp_path / "all.zarr")

@@ -153,6 +153,7 @@ def test_what_is_whole_is_good(tmp_path, length, views):
     assert verify_store(store.path).streams["rgb"].shards_done == store.shard_count - 1
 
 
+@pytest.mark.slow
 def test_damage_is_named_by_shard_file_and_video(tmp_path):
     store = filled_store(tmp_path / "s.zarr", [3] * 12, {"rgb": (2, 2, 4)}, videos_per_shard=4)
     path = store.path / "rgb" / "cubes" / "c.1.0.0.0"
@@ -267,7 +268,11 @@ def _told(content: dict[str, Any], **other: Any) -> None:
 
 
 def _gap(content: dict[str, Any]) -> None:
-    content["frames"][1], content["outcomes"][0] = -1, replace(content["outcomes"][0], segments=3)
+    content["frames"][1], content["cubes"][1], content["outcomes"][0] = (
+        -1,
+        0,
+        replace(content["outcomes"][0], segments=3),
+    )
 
 
 @pytest.mark.parametrize("change", [lambda c: None, _lose_the_second], ids=["whole", "one missing"])
@@ -279,7 +284,7 @@ def test_the_time_map_of_an_extraction_is_good(tmp_path, change):
     ("change", "words"),
     [
         (lambda c: c["frames"].__setitem__((1, slice(None)), [17, 18, 20]), "not stand where uniform:4 places them"),
-        (lambda c: c["frames"].__setitem__((1, 1), 17), "segments are not the 3 frames of its recipe"),
+        (lambda c: c["frames"].__setitem__((1, 1), 16), "segments are not the 3 frames of its recipe"),
         (lambda c: c["frames"].__setitem__((3, 2), 51), "frames behind the 50 that were decoded"),
         (lambda c: c["frames"].__setitem__((1, 2), 30), "span more than the 3 frames"),
         (lambda c: c["frames"].__setitem__((1, 1), 40), "first <= centre < stop"),
