@@ -37,6 +37,8 @@ ANNOTATIONS/                     --annotations; else VIDEOS/annotations, VIDEOS 
         classes=count,
         options={
             "parts": "lists to take, separated by commas (default train,val; test has videos without labels)",
+            "subset": "files that say what to keep, separated by commas: CSV lists, of which youtube_id is read, or a "
+            "class, a YouTube id or a clip's name in each line",
             **SUFFIX_OPTION,
         },
         protocol="top1-top5-average",
@@ -46,7 +48,7 @@ ANNOTATIONS/                     --annotations; else VIDEOS/annotations, VIDEOS 
 def load(count: int, *, annotations: Path | None, videos: Path | None, options: Mapping[str, str]) -> Catalogue:
     """Read the lists that are there; the class is the place of its name in the label map, or among the sorted names."""
     name = f"kinetics{count}"
-    suffix, parts = read_suffix(name, options), _read_parts(name, options)
+    suffix, parts, subset = read_suffix(name, options), _read_parts(name, options), _read_subset(options)
     files = {part: _file_names(count, part) for part in PARTS}
     wanted = [file for part in parts for file in files[part]]
     folder = find_annotations(name, annotations, usual_places(videos), *wanted)
@@ -66,11 +68,18 @@ def load(count: int, *, annotations: Path | None, videos: Path | None, options: 
                 first = lines[id]
                 raise line_error(path, number, f"{id} stands in {first[0].name}:{first[1]} already; keep one.")
             lines[id] = (path, number)
+            if subset is not None and not subset.takes(id, label):
+                continue
             ids.append(id)
             texts.append(label)
             roles.append(PARTS[part])
             defaults.append(f"{part}/{label}/{id}{suffix}" if label else f"{part}/{id}{suffix}")
-    classes = _classes(folder / f"label_map_k{count}.txt", {text for text in texts if text})
+    if subset is not None:
+        notes.append(subset.note(name, len(ids)))
+    found = {text for text in texts if text}
+    classes = _classes(folder / f"label_map_k{count}.txt", found)
+    if subset is not None:
+        classes = tuple(text for text in classes if text in found)
     if len(classes) != count:
         notes.append(f"the lists have {len(classes)} classes, officially {count}")
     label_of = {text: (index,) for index, text in enumerate(classes)} | {"": ()}
@@ -85,6 +94,46 @@ def load(count: int, *, annotations: Path | None, videos: Path | None, options: 
     )
     splits = {"1": np.array(roles, dtype=np.int8)}
     return Catalogue(name=name, classes=classes, videos=entries, splits=splits, notes=(*notes, *found_notes))
+
+
+class _Subset:
+    """What to keep of the lists: classes, YouTube ids and clips by name."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self._wanted, self._met = text, set[str](), set[str]()
+        for path in (Path(part.strip()) for part in text.split(",")):
+            if path.suffix == ".csv":
+                self._wanted |= {id for _, (id,) in read_table(path, ("youtube_id",))}
+            else:
+                self._wanted |= {line for _, line in read_lines(path)}
+
+    def takes(self, id: str, label: str) -> bool:
+        """Tell whether a clip is kept."""
+        met = self._wanted & {id, label, id.rsplit("_", 2)[0]}
+        self._met |= met
+        return bool(met)
+
+    def note(self, name: str, count: int) -> str:
+        """Say what was kept.
+
+        Raises
+        ------
+        UsageError
+            If nothing was.
+        """
+        if not count:
+            raise UsageError(
+                f"Option subset={self._text!r} of dataset {name!r}: no line of it is a class, a YouTube id or a clip "
+                "of the lists."
+            )
+        unmet = len(self._wanted) - len(self._met)
+        return f"subset {self._text}: {count} videos are kept" + (
+            f"; {unmet} of its entries meet none" if unmet else ""
+        )
+
+
+def _read_subset(options: Mapping[str, str]) -> _Subset | None:
+    return _Subset(options["subset"]) if "subset" in options else None
 
 
 def _file_names(count: int, part: str) -> list[str]:

@@ -279,3 +279,34 @@ def test_sizes_are_written_in_powers_of_1000():
         3e15: "3000.0 TB",
     }
     assert {size: size_text(size) for size in texts} == texts
+
+
+@pytest.mark.parametrize("kind", ["trimmed", "untrimmed"])
+@pytest.mark.parametrize("residency", RESIDENCIES)
+def test_batches_draw_views_from_a_range_of_them_alone(stores, kind, residency):
+    store = stores[kind]
+    drawn = range(1, store.views)
+    batches = Batches(store, ["rgb"], usable(store), batch_videos=7, seed=3, view=drawn, residency=residency)
+    assert batches.bytes == 2 * 2 * 2 * 4 * len(drawn) * int(store.index.length[usable(store)].sum())
+    reader, views = store.stream("rgb").reader(), set()
+    for batch in (batch for epoch in range(4) for batch in batches.epoch(epoch)):
+        for cubes, position in zip(batch.cubes[0], batch.videos, strict=True):
+            got = cubes[: int(store.index.length[position])].numpy()
+            fits = {v for v in range(store.views) if np.array_equal(got, reader.read_video(position, view=v))}
+            assert fits & set(drawn)
+            views |= fits
+    assert views == set(drawn)
+
+
+def test_random_views_are_all_of_them_drawn_as_ever(stores):
+    store = stores["trimmed"]
+    options = {"batch_videos": 8, "seed": 5, "residency": "ram"}
+    every, ranged = (Batches(store, ["rgb"], usable(store), view=v, **options) for v in ("random", range(3)))
+    for one, other in zip(every.epoch(1), ranged.epoch(1), strict=True):
+        assert torch.equal(one.cubes[0], other.cubes[0])
+
+
+@pytest.mark.parametrize("view", [-1, 3, range(2, 4), range(1, 1), range(0, 3, 2), "rnadom"])
+def test_batches_refuse_views_that_are_not_there(stores, view):
+    with pytest.raises(UsageError, match=r"The store has views 0\.\.2 or 'random', not"):
+        Batches(stores["trimmed"], ["rgb"], usable(stores["trimmed"]), batch_videos=8, view=view)

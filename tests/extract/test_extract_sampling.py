@@ -48,7 +48,21 @@ def test_sampler_by_rate(text: str, fps: float, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["unifrom:3", "uniform", "uniform:0", "uniform:2.5", "every:-1", "fps:1/0", "every:x", "windows:30:15"]
+    "text",
+    [
+        "unifrom:3",
+        "uniform",
+        "uniform:0",
+        "uniform:2.5",
+        "every:-1",
+        "fps:1/0",
+        "every:x",
+        "windows:30:15",
+        "random:3",
+        "random:0:4",
+        "random:3:1.5",
+        "random:3:4:5",
+    ],
 )
 def test_sampler_refuses_nonsense(text: str) -> None:
     with pytest.raises(UsageError, match=r"Sampler|sampler"):
@@ -88,3 +102,43 @@ def test_a_rate_so_low_that_it_cannot_be_true_is_refused() -> None:
     assert slides.segments(3, 0.1) == 60
     with pytest.raises(UsageError, match=r"states 1e-09 frames a second, .* use every:N or uniform:T"):
         slides.segments(1000, 1e-9)
+
+
+def _drawn(rule: str, frames: int, *, window: int = 1, seed: int = 0, video: str = "a.mp4") -> np.ndarray:
+    sampler = Sampler.parse(rule, seed=seed)
+    firsts = sampler.first_frames(frames, 25.0, window=window, video=video)
+    assert firsts.dtype == np.int64
+    assert len(firsts) == sampler.fixed_segments == sampler.segments(frames, 25.0)
+    return firsts
+
+
+@pytest.mark.parametrize("rule", ["random:25:1", "random:1:20", "random:3:4", "random:12:1"])
+@pytest.mark.parametrize("window", [1, 16])
+def test_random_draws_from_each_part_in_order(rule: str, window: int) -> None:
+    _, parts, each = (int(number) if number.isdigit() else 0 for number in rule.split(":"))
+    for n in [1, 2, 5, 16, 17, 31, *range(40, 401, 7)]:
+        firsts = _drawn(rule, n, window=window)
+        places = max(1, n - window + 1)
+        assert firsts.min() >= 0
+        assert firsts.max() < places
+        assert (np.diff(firsts) >= 0).all()
+        if places >= parts * each:
+            part = np.searchsorted(np.arange(parts) * places // parts, firsts, side="right") - 1
+            assert part.tolist() == np.repeat(np.arange(parts), each).tolist()
+            assert len(set(firsts.tolist())) == len(firsts)
+
+
+def test_random_reaches_every_frame_equally_often() -> None:
+    counts = np.zeros(60, int)
+    for video in range(2000):
+        counts[_drawn("random:3:4", 60, video=f"v{video}.mp4")] += 1
+    assert counts.sum() == 24_000
+    assert (np.abs(counts - 400) < 5 * np.sqrt(400 * 0.8)).all()
+
+
+def test_random_depends_on_seed_video_and_length_only() -> None:
+    first = _drawn("random:3:4", 250)
+    assert first.tolist() == _drawn("random:3:4", 250).tolist()
+    others = [_drawn("random:3:4", 250, seed=1), _drawn("random:3:4", 250, video="b.mp4"), _drawn("random:3:4", 251)]
+    assert all(first.tolist() != other.tolist() for other in others)
+    assert str(Sampler.parse("random:3:4", seed=9)) == "random:3:4"

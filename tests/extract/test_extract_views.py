@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidatt.cache.fingerprint import fingerprint
 from vidatt.errors import UsageError
-from vidatt.extract.views import CENTER, Geometry, Views
+from vidatt.extract.streams import StreamConfig
+from vidatt.extract.views import CENTER, Geometry, Views, feature
 from vidatt.extract.windows import FrameStore
 
 sides = st.integers(1, 400)
@@ -148,3 +150,58 @@ def test_random_views_mirror_about_half() -> None:
 def test_views_refuse_nonsense(text: str) -> None:
     with pytest.raises(UsageError, match="Unknown views"):
         Views.parse(text)
+
+
+@pytest.mark.parametrize("spelling", ["train:3+10crop", "center+train:2", "10crop+center+train:1"])
+def test_several_sets_are_the_views_of_each_one_after_the_other(spelling: str) -> None:
+    views, pictures = Views.parse(spelling), _picture(channels=2)
+    assert str(views) == spelling
+    cut = views.cut(pictures, SQUARE, key=(4, 2, 1), displacement=True)
+    assert len(cut) == views.count
+    assert [i for part in views.ranges.values() for i in part] == list(range(views.count))
+    for one, part in views.ranges.items():
+        alone = Views.parse(str(one)).cut(pictures, SQUARE, key=(4, 2, 1), displacement=True)
+        assert np.array_equal(cut[part.start : part.stop], alone)
+        assert one.central is None or np.array_equal(cut[part[one.central]], CENTER.cut(pictures, SQUARE, key=())[0])
+
+
+@pytest.mark.parametrize(
+    ("spelling", "message"),
+    [
+        ("train:3+train:5", "name each of center, 10crop and train:K once at most"),
+        ("center+center", "once at most"),
+        ("train:3+", "Unknown views ''; write center, 10crop or train:K"),
+        ("+center", "Unknown views ''"),
+        ("train:0+center", "Unknown views 'train:0'"),
+        ("train+center", "Unknown views 'train'"),
+    ],
+)
+def test_sets_that_cannot_be_told_apart_are_refused(spelling: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Views.parse(spelling)
+
+
+OF_BEFORE = {
+    "center": "6167eb12fa3b13354bc7e133f804efc7caea962f8eed0175582e1b68a289f5a6",
+    "10crop": "08ebb0466412d0aacaa80c5b990862b46e294a0df2375b5e22ac0b893c3f6147",
+    "train:3": "2490414afc05a137d74f492cd100744235bf0bf6729da6bfb6b61f578d70d34f",
+}
+"""Fingerprints in stores that were made when a store had one set of views."""
+
+
+def _recipe(views: str, *, seed: int = 0, resize: str = "short:120", crop_px: int = 112) -> dict[str, object]:
+    config = StreamConfig(name="rgb", backbone="hog", resize=resize, crop_px=crop_px)
+    return dict(config.setup("cpu", views=Views.parse(views), seed=seed).recipe)
+
+
+def test_stores_of_one_set_keep_their_fingerprints() -> None:
+    assert {views: fingerprint(_recipe(views)) for views in OF_BEFORE} == OF_BEFORE
+
+
+def test_a_feature_is_the_same_wherever_it_is_sampled_and_no_other() -> None:
+    ours = feature(_recipe("center"))
+    recipes = [_recipe("10crop"), _recipe("train:3", seed=4), _recipe("train:5+10crop", seed=1)]
+    assert len({fingerprint(recipe) for recipe in recipes}) == 3
+    assert all(feature(recipe) == ours for recipe in recipes)
+    assert feature(_recipe("center", crop_px=98)) != ours
+    assert feature(_recipe("center", resize="short:128")) != ours

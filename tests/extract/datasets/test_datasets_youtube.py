@@ -242,6 +242,43 @@ def test_kinetics_bad_lists_are_refused(tmp_path: Path, text: str, message: str)
         load_catalogue("kinetics400", annotations=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("subset", "kept", "classes", "unmet"),
+    [
+        pytest.param({"s.txt": "b\n"}, ["y_000002_000012", "z_000003_000013"], ["b"], 0, id="a-class"),
+        pytest.param({"s.txt": "x\nz\ngone-id\n"}, ["x_000001_000011", "z_000003_000013"], ["a", "b"], 1, id="ids"),
+        pytest.param({"s.txt": "y_000002_000012\n"}, ["y_000002_000012"], ["b"], 0, id="a-clip"),
+        pytest.param(
+            {"k400_train.csv": "label,youtube_id,time_start\nother,x,9\n", "k400_val.csv": "youtube_id\nz\nw\n"},
+            ["x_000001_000011", "z_000003_000013"], ["a", "b"], 1, id="lists-of-another-version",
+        ),
+    ],
+)  # fmt: skip
+def test_kinetics_subset_keeps_what_its_files_say(
+    tmp_path: Path, subset: dict[str, str], kept: list[str], classes: list[str], unmet: int
+) -> None:
+    folder = write_kinetics(tmp_path / "lists", [("a", "x", 1), ("b", "y", 2)], [("b", "z", 3), ("c", "v", 4)])
+    for name, text in subset.items():
+        (tmp_path / name).write_text(text)
+    files = ",".join(str(tmp_path / name) for name in subset)
+    catalogue = load_catalogue("kinetics600", annotations=folder, options={"subset": files})
+    assert [video.id for video in catalogue.videos] == kept
+    assert list(catalogue.classes) == classes
+    whole = load_catalogue("kinetics600", annotations=folder)
+    names = {video.id: whole.classes[video.labels[0]] for video in whole.videos}
+    assert {v.id: catalogue.classes[v.labels[0]] for v in catalogue.videos} == {id: names[id] for id in kept}
+    said = f"; {unmet} of its entries meet none" if unmet else ""
+    assert f"subset {files}: {len(kept)} videos are kept{said}" in catalogue.notes
+
+
+def test_kinetics_subset_that_fits_nothing_or_is_not_there_is_refused(tmp_path: Path) -> None:
+    folder = write_kinetics(tmp_path / "lists", [("a", "x", 1)], [("b", "z", 3)])
+    (tmp_path / "s.txt").write_text("none of them\n")
+    for file, message in (("s.txt", "no line of it is a class, a YouTube id or a clip"), ("no.txt", r"no\.txt")):
+        with pytest.raises(UsageError, match=message):
+            load_catalogue("kinetics600", annotations=folder, options={"subset": str(tmp_path / file)})
+
+
 def test_kinetics_labels_must_be_in_the_label_map(tmp_path: Path) -> None:
     write_kinetics(tmp_path, [("walking dog", "x", 1)], [])
     (tmp_path / "label_map_k600.txt").write_text("walking the dog\nyoga\n")

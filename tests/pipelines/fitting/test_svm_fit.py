@@ -165,7 +165,7 @@ def test_svm_validation_scores_come_from_machines_that_never_saw_them(store, tmp
     again = score_views(
         head, Store.open(store), ["rgb"], videos, views=range(1), device=torch.device("cpu"), batch_videos=7
     )
-    np.testing.assert_allclose(_scores(run.path, "validation")["scores"], again, atol=1e-4)
+    np.testing.assert_allclose(_scores(run.path, "validation")["scores"], again.probabilities, atol=1e-4)
 
 
 def _scores(run: Path, part: str) -> dict[str, np.ndarray]:

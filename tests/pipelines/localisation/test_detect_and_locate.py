@@ -26,7 +26,7 @@ from vidatt.pipelines.fitting.fit import FitConfig, fit
 from vidatt.pipelines.localisation.segment_scores import FILE
 from vidatt.pipelines.localisation.submission import evaluate_detections
 from vidatt.pipelines.runs.attention import attention
-from vidatt.pipelines.runs.videos import central_view
+from vidatt.pipelines.runs.views import central_view
 
 CLASSES, T, K, D = ("Jump", "Run", "Sit"), 12, 5, 8
 FPS, STRIDE, WIDTH, HEIGHT, CROP = 10.0, 5, 64, 48, 40
