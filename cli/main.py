@@ -14,6 +14,7 @@ from .door import stopped
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
+from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_detections, fuse
 from .stores import cache
 
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, cache,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, reproduce, cache,
     datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)

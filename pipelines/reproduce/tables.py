@@ -1,0 +1,342 @@
+"""The papers' tables, one readable TOML file each in `pipelines/tables`, parsed strictly.
+
+A table names what is extracted (`[extract.NAME]`), steps that are one command each (`[fit.NAME]`, `[fuse.NAME]`,
+`[evaluate.NAME]`, `[detect.NAME]`, `[locate.NAME]`), and rows with the printed numbers and the step that gives each of
+them. The keys of an extraction and of a step are options of its command; `set` holds its settings, and `{NAME}` in any
+value is the run folder of the step NAME. docs/reproduce.md explains the format.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import UnknownNameError, UsageError, nearest_key_error
+from ...extract.datasets.registry import DATASETS
+
+FOLDER = Path(__file__).parents[1] / "tables"
+COMMANDS = {"fit": "fit-head", "fuse": "fuse", "evaluate": "evaluate", "detect": "detect", "locate": "locate"}
+"""The command of a step by the section that it stands in."""
+UNITS = {"%": (100.0, 1), "fraction": (1.0, 3), "frames/s": (1.0, 1)}
+"""By unit of the printed numbers: what a fraction is multiplied by, and the digits that are shown."""
+MEASURES = r"top1|top5|average|class_mean|map|(?:thumos14|activitynet|frame_hit|frame_map)@0?\.\d+|none"
+"""What a column shows; `average` is the mean of top-1 and top-5, `none` that no command measures it."""
+GIVEN = ("store", "split", "seed", "out", "device", "json", "verbose", "quiet", "jobs", "seeds", "splits", "sweep")
+"""Options of steps that the command itself fills in."""
+_TOP = ("paper", "table", "title", "where", "note", "unit", "columns", "measures", "datasets", "extract", "row")
+_PARTS = re.compile(r"\{([^{}]*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperDataset:
+    """How the paper measures on a dataset."""
+
+    name: str
+    measure: str  # of the columns that have none of their own
+    splits: tuple[str, ...]  # () = all of the store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What one store holds: options of `vidatt extract`."""
+
+    name: str
+    options: Mapping[str, Any]
+    for_datasets: Mapping[str, Mapping[str, Any]]  # what differs for a dataset
+
+    def arguments(self, dataset: str, store: str) -> tuple[str, ...]:
+        """Return the command line behind `vidatt`."""
+        given = {**self.options, **self.for_datasets.get(dataset, {})}
+        return ("extract", "--dataset", dataset, *_flags(given), "--store", store)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One command, and for a fit its evaluation."""
+
+    name: str
+    section: str  # of COMMANDS
+    extraction: str
+    runs: tuple[str, ...]  # steps whose runs the command is about: its arguments
+    options: Mapping[str, Any]  # text, number, true, or a list of them, by option
+    settings: Mapping[str, str]  # of --set
+    for_datasets: Mapping[str, Mapping[str, str]]  # settings that differ for a dataset
+    needs: tuple[str, ...]  # steps that come before
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that a fit reads, () where it is not for it to say."""
+        return tuple(str(self.options.get("streams", "")).split(",")) if "streams" in self.options else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row: its label, the step of each column ("" = none), and what is printed."""
+
+    label: str
+    steps: tuple[str, ...]  # by column; () = no command gives it
+    printed: Mapping[str, tuple[float | None, ...]]  # by dataset and column; None = nothing is printed
+    reason: str  # why no command gives it, "" if one does
+    reasons: Mapping[str, str]  # by dataset, where it is given on others
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of a paper."""
+
+    name: str  # such as stan-1
+    paper: str
+    table: str  # as the paper calls it: Table I
+    title: str
+    where: str  # page or section
+    note: str
+    unit: str  # of UNITS
+    columns: tuple[str, ...]
+    measures: tuple[str, ...]  # by column; () = the dataset's
+    datasets: Mapping[str, PaperDataset]
+    extractions: Mapping[str, Extraction]  # the first is that of `--store`
+    steps: Mapping[str, Step]  # those that others need come first
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def main_extraction(self) -> str:
+        """The extraction of a store that is given without a name."""
+        return next(iter(self.extractions))
+
+    def measure(self, column: int, dataset: str | None, *, multi_label: bool) -> str:
+        """Return what a column shows; on a dataset that the paper has not, mAP where videos have several labels."""
+        if self.measures:
+            return self.measures[column]
+        if dataset in self.datasets:
+            return self.datasets[dataset].measure
+        first = next(iter(self.datasets.values())).measure
+        if first in ("top1", "class_mean", "map"):
+            return "map" if multi_label else "top1"
+        return first
+
+    def parts(self, step: str) -> list[str]:
+        """Return the steps that a step stands on, itself last, in an order that can be run."""
+        wanted = {step}
+        for name in reversed(self.steps):
+            if name in wanted:
+                wanted.update(self.steps[name].needs)
+        return [name for name in self.steps if name in wanted]
+
+
+def table_names() -> list[str]:
+    """Return the tables' names: papers one after the other, tables by number."""
+    return sorted((path.stem for path in FOLDER.glob("*.toml")), key=_order)
+
+
+def _order(name: str) -> tuple[str, bool, int]:
+    paper, _, number = name.rpartition("-")
+    return paper.removesuffix("-figure"), paper.endswith("-figure"), int(number)
+
+
+def load_table(name: str) -> Table:
+    """Read a table by name.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that there is not.
+    UsageError
+        For a file that does not hold a table; names file and key.
+    """
+    if name not in (known := table_names()):
+        raise UnknownNameError("table", name, known)
+    return read_table(FOLDER / f"{name}.toml")
+
+
+def read_table(path: Path) -> Table:
+    """Read a table's file; raises as `load_table`."""
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path.name}: no TOML: {error}") from None
+    try:
+        return _table(path.stem, content)
+    except (UsageError, UnknownNameError) as error:
+        raise UsageError(f"{path.name}: {error}") from None
+
+
+def _table(name: str, content: Mapping[str, Any]) -> Table:
+    nearest_key_error("key", content, (*_TOP, *COMMANDS))
+    columns, measures = _texts(content, "columns"), _texts(content, "measures", least=0)
+    if measures and len(measures) != len(columns):
+        raise UsageError(f"measures: {len(measures)} for {len(columns)} columns.")
+    for measure in measures:
+        _measure("measures", measure)
+    unit = _text(content, "unit")
+    nearest_key_error("unit", [unit], UNITS)
+    extractions = {key: _extraction(key, value) for key, value in _section(content, "extract").items()}
+    if not extractions:
+        raise UsageError("extract: name what is extracted.")
+    datasets = {key: _dataset(key, value, measured=bool(measures)) for key, value in _section(content, "datasets").items()}
+    nearest_key_error("dataset", datasets, DATASETS.names())
+    steps = _in_order(_steps(content, tuple(extractions)))
+    rows = tuple(_row(row, columns, steps, datasets) for row in content.get("row", ()))
+    if unused := set(steps) - {part for row in rows for part in row.steps} - {n for s in steps.values() for n in s.needs}:
+        raise UsageError(f"step {sorted(unused)[0]}: no row and no step needs it.")
+    return Table(
+        name=name, paper=_text(content, "paper"), table=_text(content, "table"), title=_text(content, "title"),
+        where=_text(content, "where"), note=_text(content, "note", default=""), unit=unit, columns=columns,
+        measures=measures, datasets=datasets, extractions=extractions, steps=steps, rows=rows,
+    )  # fmt: skip
+
+
+def _dataset(name: str, content: Mapping[str, Any], *, measured: bool) -> PaperDataset:
+    where = f"datasets.{name}"
+    nearest_key_error(f"key of {where}", content, ("measure", "splits"))
+    measure = _text(content, "measure", where=where, default="none" if measured else None)
+    _measure(where, measure)
+    if content.get("splits") == "all":
+        return PaperDataset(name=name, measure=measure, splits=())
+    return PaperDataset(name=name, measure=measure, splits=_texts(content, "splits", where=where))
+
+
+def _extraction(name: str, content: Mapping[str, Any]) -> Extraction:
+    options = {key: value for key, value in content.items() if key != "for"}
+    return Extraction(name=name, options=options, for_datasets=content.get("for", {}))
+
+
+def _steps(content: Mapping[str, Any], extractions: Sequence[str]) -> dict[str, Step]:
+    found: dict[str, Step] = {}
+    for section in COMMANDS:
+        for name, values in _section(content, section).items():
+            if name in found:
+                raise UsageError(f"{section}.{name}: there is another step of this name.")
+            found[name] = _step(section, name, values, extractions)
+    for step in found.values():
+        for need in step.needs:
+            if need not in found:
+                raise UnknownNameError(f"step in {step.section}.{step.name}:", need, found)
+    return found
+
+
+def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequence[str]) -> Step:
+    where = f"{section}.{name}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
+        raise UsageError(f"{where}: a name is small letters, digits, '-', '+' and '.': it becomes a folder.")
+    options = {key: value for key, value in content.items() if key not in ("runs", "set", "extraction", "for")}
+    if taken := sorted(set(options) & set(GIVEN)):
+        raise UsageError(f"{where}.{taken[0]}: the command fills that in; leave it out.")
+    settings = _settings(f"{where}.set", content.get("set", {}))
+    apart = {dataset: _settings(f"{where}.for.{dataset}", own) for dataset, own in content.get("for", {}).items()}
+    extraction = content.get("extraction", extractions[0])
+    nearest_key_error(f"extraction in {where}:", [extraction], extractions)
+    runs = _texts(content, "runs", where=where, least=0)
+    if bool(runs) == (section == "fit"):
+        raise UsageError(f"{where}.runs: a fit has none, every other step one or more.")
+    values = [v for value in options.values() for v in (value if isinstance(value, list) else [value])]
+    named = [part for text in (*values, *settings.values()) for part in _PARTS.findall(str(text))]
+    return Step(
+        name=name, section=section, extraction=extraction, runs=runs, options=options, settings=settings,
+        for_datasets=apart, needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
+    )  # fmt: skip
+
+
+def _in_order(steps: Mapping[str, Step]) -> dict[str, Step]:
+    """Return the steps with those that others need first."""
+    ordered: dict[str, Step] = {}
+    while len(ordered) < len(steps):
+        ready = [s for s in steps.values() if s.name not in ordered and all(need in ordered for need in s.needs)]
+        if not ready:
+            raise UsageError(f"steps {', '.join(sorted(set(steps) - set(ordered)))}: need each other in a circle.")
+        ordered |= {step.name: step for step in ready}
+    return ordered
+
+
+def _row(
+    content: Mapping[str, Any], columns: Sequence[str], steps: Mapping[str, Step], datasets: Mapping[str, Any]
+) -> Row:
+    label = _text(content, "label", where="row")
+    where = f"row {label!r}"
+    nearest_key_error(f"key of {where}", content, ("label", "steps", "printed", "reason", "reasons", "note"))
+    given = content.get("steps", [])
+    named = tuple(str(name) for name in ([given] * len(columns) if isinstance(given, str) else given))
+    nearest_key_error(f"step of {where}", [name for name in named if name], steps)
+    if named and len(named) != len(columns):
+        raise UsageError(f"{where}: {len(named)} steps for {len(columns)} columns.")
+    if bool(named) == ("reason" in content):
+        raise UsageError(f"{where}: give its steps, or the reason why no command gives it.")
+    printed = {}
+    for name, values in content.get("printed", {}).items():
+        values = values if isinstance(values, list) else [values]
+        if len(values) != len(columns):
+            raise UsageError(f"{where}: {len(values)} printed numbers for {len(columns)} columns on {name}.")
+        printed[name] = tuple(None if value == "-" else float(value) for value in values)
+    reasons = content.get("reasons", {})
+    nearest_key_error(f"dataset of {where}", (*printed, *reasons), datasets)
+    return Row(
+        label=label, steps=named, printed=printed, reason=content.get("reason", ""), reasons=reasons,
+        note=content.get("note", ""),
+    )  # fmt: skip
+
+
+def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
+    section = content.get(key, {})
+    if not isinstance(section, dict) or not all(isinstance(value, dict) for value in section.values()):
+        raise UsageError(f"{key}: write [{key}.NAME].")
+    return section
+
+
+def _text(content: Mapping[str, Any], key: str, *, where: str = "", default: str | None = None) -> str:
+    value = content.get(key, default)
+    if not isinstance(value, str) or (default is None and not value):
+        raise UsageError(f"{f'{where}.' if where else ''}{key}: must be text.")
+    return value
+
+
+def _texts(content: Mapping[str, Any], key: str, *, where: str = "", least: int = 1) -> tuple[str, ...]:
+    values = content.get(key, [])
+    if not isinstance(values, list) or len(values) < least or not all(isinstance(value, str) for value in values):
+        raise UsageError(f"{f'{where}.' if where else ''}{key}: must be a list of texts.")
+    return tuple(values)
+
+
+def _measure(where: str, measure: str) -> None:
+    if not re.fullmatch(MEASURES, measure):
+        raise UsageError(f"{where}: no measure {measure!r}; write top1, top5, average, class_mean, map, thumos14@.5 ...")
+
+
+def _settings(where: str, values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _plain(f"{where}.{key}", value) for key, value in values.items()}
+
+
+def _plain(where: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):
+        raise UsageError(f"{where}: must be text, a number, true or false.")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _flags(options: Mapping[str, Any]) -> list[str]:
+    """Return options as a command line; true is an option without a value, a list one that is repeated."""
+    flags: list[str] = []
+    for key, value in options.items():
+        for item in value if isinstance(value, list) else [value]:
+            flags += [f"--{key}"] if item is True else [f"--{key}", str(item)]
+    return flags
+
+
+def filled(text: str, runs: Mapping[str, str]) -> str:
+    """Put run folders in the places of `{NAME}`."""
+    return _PARTS.sub(lambda found: runs[found[1]], text)
+
+
+def step_flags(step: Step, options: Mapping[str, Any], settings: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
+    """Return options and settings of a step as a command line.
+
+    Parameters
+    ----------
+    options, settings : the step's own, or what takes their place
+    runs : folders by step
+    """
+    pairs: Iterable[str] = (part for key, text in settings.items() for part in ("--set", f"{key}={text}"))
+    return [filled(flag, runs) for flag in (*_flags(options), *pairs)]
