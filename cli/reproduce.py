@@ -103,9 +103,15 @@ def check_commands(table: Table) -> None:
     """
     from ..pipelines.reproduce.tables import COMMANDS, step_flags
 
+    for step in table.steps.values():
+        command = STEPS[COMMANDS[step.section]]
+        several = {name.removeprefix("--") for param in command.params if param.multiple for name in param.opts}
+        for key in [key for key, value in step.options.items() if isinstance(value, list) and key not in several]:
+            where = f"{table.name}.toml: {step.section}.{step.name}.{key}"
+            raise UsageError(f"{where}: give one value; {command.name} takes no list of it.")
     lines = [(f"extract.{e.name}", e.arguments(d, "STORE")) for e in table.extractions.values() for d in table.datasets]
     for step in table.steps.values():
-        flags = step_flags(step, step.options, step.settings, dict.fromkeys(table.steps, "RUN"))
+        flags = step_flags(step, dict.fromkeys(table.steps, "RUN"))
         out = [] if step.section == "evaluate" else ["--out", "OUT"]
         lines.append((f"{step.section}.{step.name}", (COMMANDS[step.section], *step.runs, *flags, *out)))
     for where, (name, *arguments) in lines:
@@ -132,6 +138,6 @@ def _stores(table: Table, given: tuple[str, ...]) -> dict[str, Path]:
     if not stores:
         dataset = next(iter(table.datasets))
         extraction = table.extractions[table.main_extraction]
-        command = " ".join(("vidatt", *extraction.arguments(dataset, store_name(dataset, extraction, table))))
+        command = extraction.line(dataset, store_name(dataset, extraction, table))
         raise UsageError(f"--store is missing. On {dataset} it is made by `{command}`; other datasets do too.")
     return stores

@@ -53,6 +53,7 @@ def summarise(table: Table) -> TableSummary:
     extractions = table.extractions.values()
     first = next(iter(table.datasets))
     pairs = [backbones(extraction) for extraction in extractions]
+    read = [{s: b for s, b in pair.items() if not table.streams or s in table.streams} for pair in pairs]
     cells = [
         (row, column, dataset)
         for row in table.rows
@@ -67,25 +68,21 @@ def summarise(table: Table) -> TableSummary:
         title=table.title,
         where=table.where,
         datasets=tuple(table.datasets),
-        streams=tuple(dict.fromkeys(stream for pair in pairs for stream in pair)),
-        backbones=tuple(dict.fromkeys(backbone for pair in pairs for backbone in pair.values())),
+        streams=tuple(dict.fromkeys(stream for pair in read for stream in pair)),
+        backbones=tuple(dict.fromkeys(backbone for pair in read for backbone in pair.values())),
         rows=len(table.rows),
         rows_expressed=sum(bool(row.steps) for row in table.rows),
         own_rows=sum(not row.reason.startswith(OTHERS) for row in table.rows),
         numbers=len(cells),
         numbers_expressed=sum(expressed(table, *cell) for cell in cells),
-        extractions={e.name: "vidatt " + " ".join(e.arguments(first, store_name(first, e, table))) for e in extractions},
+        extractions={e.name: e.line(first, store_name(first, e, table)) for e in extractions},
         stores=tuple(str(path) for path in stores_at_hand(table)),
-        not_expressed={row.label: row.reason or next(iter(row.reasons.values())) for row in table.rows if _reasons(row)},
+        not_expressed={row.label: why for row in table.rows if (why := row.reason or "; ".join(row.reasons.values()))},
     )
 
 
 OTHERS = "a network of another paper"
 """How the reason of a row begins that needs other people's networks."""
-
-
-def _reasons(row: Row) -> bool:
-    return bool(row.reason or row.reasons)
 
 
 def expressed(table: Table, row: Row, column: int, dataset: str) -> bool:

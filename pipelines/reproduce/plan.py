@@ -39,6 +39,8 @@ class ReproduceConfig:
         nearest_key_error(f"extraction of {self.table.name}:", self.stores, self.table.extractions)
         if not self.stores:
             raise UsageError(f"Table {self.table.name}: give --store, the store of its extraction.")
+        if "," in str(self.out):
+            raise UsageError(f"--out {self.out}: settings list runs by commas; take a folder without any.")
         if self.seeds < 1 or self.jobs < 1:
             raise UsageError(f"--seeds {self.seeds} and --jobs {self.jobs}: must be 1 or more.")
 
@@ -81,8 +83,8 @@ class Plan:
         """Return why a cell of a row is not made, None if it is or there is no such cell."""
         if row.reason:
             return row.reason
-        if self.dataset in row.reasons:
-            return row.reasons[self.dataset]
+        if (why := row.reasons.get(self.dataset or "")) is not None:
+            return why
         if self.measure(column) == "none":
             return "no command measures this"
         return self.missing.get(row.steps[column])
@@ -226,7 +228,7 @@ def _notes(table: Table, stores: Mapping[str, Store]) -> Iterator[str]:
     """Say where a store is not what the paper extracted."""
     for name, store in stores.items():
         dataset = store.plan.dataset or ""
-        options = table.extractions[name].options | table.extractions[name].for_datasets.get(dataset, {})
+        options = table.extractions[name].for_dataset(dataset)
         wanted = recipe_streams(str(options["recipe"]), choices=_choices(options))
         sampler, views = options.get("sampler"), options.get("views", "center")
         if sampler and store.plan.sampler != sampler:
@@ -234,9 +236,9 @@ def _notes(table: Table, stores: Mapping[str, Store]) -> Iterator[str]:
         if store.plan.view_rule not in (None, views):
             yield f"{store.path}: views {store.plan.view_rule}, the table's {views}"
         for stream in wanted:
-            if stream.name in store.stream_names:
+            if stream.name in store.stream_names and stream.name in table.streams:
                 there = store.stream(stream.name).recipe.get("backbone")
-                if there != stream.backbone:
+                if there not in (None, stream.backbone):  # an imported stream may not say
                     yield f"{store.path}: {stream.name} by {there}, the table's by {stream.backbone}"
 
 
@@ -258,10 +260,10 @@ def _state(store: Store) -> dict[str, Any]:
 
 def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, Any]) -> Task:
     config = plan.config
-    instance = f"split={re.sub(r'[^A-Za-z0-9=.,+_-]', '_', split)},seed={seed}"
+    instance = f"split-{re.sub(r'[^A-Za-z0-9.+_-]', '_', split)}-seed-{seed}"  # no comma: settings list runs by commas
     folder = {name: str(config.out / name / instance) for name in config.table.steps}
     runs = [f"{folder[name]}{colon}{branch}" for name, colon, branch in (run.partition(":") for run in step.runs)]
-    flags = step_flags(step, step.options, step.settings, folder)
+    flags = step_flags(step, folder)
     device = () if config.device == "auto" else ("--device", config.device)
     store = str(config.stores.get(step.extraction, ""))
     out = folder[step.name]

@@ -210,12 +210,14 @@ def remarks(result: Reproduction) -> Iterator[str]:
     yield from result.notes
     yield from (f"{row.label}: {row.note}" for row in result.rows if row.note)
     for status in ("failed", "left out"):
+        rows: dict[str, list[str]] = {}
         for row in result.rows:
-            whys = dict.fromkeys(cell.why for cell in row.cells if cell.status == status)
-            for why in whys:
-                names = [cell.column for cell in row.cells if cell.status == status and cell.why == why]
+            cells = [cell for cell in row.cells if cell.status == status]
+            for why in dict.fromkeys(cell.why for cell in cells):
+                names = [cell.column for cell in cells if cell.why == why]
                 part = f" ({', '.join(names)})" if len(names) < len(row.cells) else ""
-                yield f"{status}: {row.label}{part}: {why}"
+                rows.setdefault(why, []).append(f"{row.label}{part}")
+        yield from (f"{status}: {'; '.join(labels)}: {why}" for why, labels in rows.items())
 
 
 def summary(result: Reproduction) -> str:
@@ -255,4 +257,4 @@ def csv_text(result: Reproduction) -> str:
 
 def out_folder(table: Table, store: Path) -> Path:
     """Return where a reproduction goes unless it is told."""
-    return Path("reproduced") / f"{store.name.removesuffix('.zarr')}-{table.paper}"
+    return Path("reproduced") / f"{store.name.removesuffix('.zarr')}-{table.family}"

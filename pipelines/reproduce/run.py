@@ -64,7 +64,8 @@ def run_tasks(plan: Plan, command: Command) -> dict[Key, Outcome]:
     """
     desk = _Desk(plan, command)
     try:
-        with StopRequest("the commands in work", keep=True) as stop, Progress("reproduce", len(plan.tasks), unit="step") as bar:
+        bar = Progress("reproduce", len(plan.tasks), unit="step")
+        with StopRequest("the commands in work", keep=True) as stop, bar:
             while not desk.finished:
                 if not stop.count and not desk.interrupted:
                     desk.begin()

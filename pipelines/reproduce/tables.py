@@ -9,8 +9,9 @@ value is the run folder of the step NAME. docs/reproduce.md explains the format.
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,10 +50,17 @@ class Extraction:
     options: Mapping[str, Any]
     for_datasets: Mapping[str, Mapping[str, Any]]  # what differs for a dataset
 
+    def for_dataset(self, dataset: str) -> dict[str, Any]:
+        """Return the options on a dataset."""
+        return {**self.options, **self.for_datasets.get(dataset, {})}
+
     def arguments(self, dataset: str, store: str) -> tuple[str, ...]:
         """Return the command line behind `vidatt`."""
-        given = {**self.options, **self.for_datasets.get(dataset, {})}
-        return ("extract", "--dataset", dataset, *_flags(given), "--store", store)
+        return ("extract", "--dataset", dataset, *_flags(self.for_dataset(dataset)), "--store", store)
+
+    def line(self, dataset: str, store: str) -> str:
+        """Return the command as a person types it."""
+        return shlex.join(("vidatt", *self.arguments(dataset, store)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +112,16 @@ class Table:
     steps: Mapping[str, Step]  # those that others need come first
     rows: tuple[Row, ...]
 
+    @property
+    def family(self) -> str:
+        """The paper's part of the name, such as where-and-when."""
+        return _order(self.name)[0]
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that its fits read, () if it has none."""
+        return tuple(dict.fromkeys(stream for step in self.steps.values() for stream in step.streams))
+
     @cached_property
     def main_extraction(self) -> str:
         """The extraction of a store that is given without a name."""
@@ -113,7 +131,7 @@ class Table:
         """Return what a column shows; on a dataset that the paper has not, mAP where videos have several labels."""
         if self.measures:
             return self.measures[column]
-        if dataset in self.datasets:
+        if dataset is not None and dataset in self.datasets:
             return self.datasets[dataset].measure
         first = next(iter(self.datasets.values())).measure
         if first in ("top1", "class_mean", "map"):
@@ -123,7 +141,7 @@ class Table:
     def parts(self, step: str) -> list[str]:
         """Return the steps that a step stands on, itself last, in an order that can be run."""
         wanted = {step}
-        for name in reversed(self.steps):
+        for name in reversed(list(self.steps)):
             if name in wanted:
                 wanted.update(self.steps[name].needs)
         return [name for name in self.steps if name in wanted]
@@ -178,12 +196,19 @@ def _table(name: str, content: Mapping[str, Any]) -> Table:
     extractions = {key: _extraction(key, value) for key, value in _section(content, "extract").items()}
     if not extractions:
         raise UsageError("extract: name what is extracted.")
-    datasets = {key: _dataset(key, value, measured=bool(measures)) for key, value in _section(content, "datasets").items()}
+    given = _section(content, "datasets")
+    datasets = {key: _dataset(key, value, measured=bool(measures)) for key, value in given.items()}
     nearest_key_error("dataset", datasets, DATASETS.names())
     steps = _in_order(_steps(content, tuple(extractions)))
-    rows = tuple(_row(row, columns, steps, datasets) for row in content.get("row", ()))
-    if unused := set(steps) - {part for row in rows for part in row.steps} - {n for s in steps.values() for n in s.needs}:
-        raise UsageError(f"step {sorted(unused)[0]}: no row and no step needs it.")
+    for apart in (*(e.for_datasets for e in extractions.values()), *(step.for_datasets for step in steps.values())):
+        nearest_key_error("dataset in for:", apart, datasets)
+    listed = content.get("row", [])
+    if not isinstance(listed, list) or not all(isinstance(row, dict) for row in listed):
+        raise UsageError("row: write [[row]].")
+    rows = tuple(_row(row, columns, steps, datasets) for row in listed)
+    used = {name for row in rows for name in row.steps} | {name for step in steps.values() for name in step.needs}
+    if unused := sorted(set(steps) - used):
+        raise UsageError(f"step {unused[0]}: no row and no step needs it.")
     return Table(
         name=name, paper=_text(content, "paper"), table=_text(content, "table"), title=_text(content, "title"),
         where=_text(content, "where"), note=_text(content, "note", default=""), unit=unit, columns=columns,
@@ -202,8 +227,10 @@ def _dataset(name: str, content: Mapping[str, Any], *, measured: bool) -> PaperD
 
 
 def _extraction(name: str, content: Mapping[str, Any]) -> Extraction:
+    where = f"extract.{name}"
+    _text(content, "recipe", where=where)
     options = {key: value for key, value in content.items() if key != "for"}
-    return Extraction(name=name, options=options, for_datasets=content.get("for", {}))
+    return Extraction(name=name, options=options, for_datasets=_section(content, "for", where=where))
 
 
 def _steps(content: Mapping[str, Any], extractions: Sequence[str]) -> dict[str, Step]:
@@ -225,10 +252,12 @@ def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequ
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
         raise UsageError(f"{where}: a name is small letters, digits, '-', '+' and '.': it becomes a folder.")
     options = {key: value for key, value in content.items() if key not in ("runs", "set", "extraction", "for")}
+    if section in (must := {"fit": "head", "fuse": "method"}):
+        _text(content, must[section], where=where)
     if taken := sorted(set(options) & set(GIVEN)):
         raise UsageError(f"{where}.{taken[0]}: the command fills that in; leave it out.")
-    settings = _settings(f"{where}.set", content.get("set", {}))
-    apart = {dataset: _settings(f"{where}.for.{dataset}", own) for dataset, own in content.get("for", {}).items()}
+    settings = _settings(f"{where}.set", _object(content, "set", where=where))
+    apart = _section(content, "for", where=where)
     extraction = content.get("extraction", extractions[0])
     nearest_key_error(f"extraction in {where}:", [extraction], extractions)
     runs = _texts(content, "runs", where=where, least=0)
@@ -238,7 +267,8 @@ def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequ
     named = [part for text in (*values, *settings.values()) for part in _PARTS.findall(str(text))]
     return Step(
         name=name, section=section, extraction=extraction, runs=runs, options=options, settings=settings,
-        for_datasets=apart, needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
+        for_datasets={dataset: _settings(f"{where}.for.{dataset}", own) for dataset, own in apart.items()},
+        needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
     )  # fmt: skip
 
 
@@ -259,32 +289,40 @@ def _row(
     label = _text(content, "label", where="row")
     where = f"row {label!r}"
     nearest_key_error(f"key of {where}", content, ("label", "steps", "printed", "reason", "reasons", "note"))
-    given = content.get("steps", [])
-    named = tuple(str(name) for name in ([given] * len(columns) if isinstance(given, str) else given))
-    nearest_key_error(f"step of {where}", [name for name in named if name], steps)
+    named = _texts(content, "steps", where=where, least=0)
+    nearest_key_error(f"step of {where}:", [name for name in named if name], steps)
     if named and len(named) != len(columns):
         raise UsageError(f"{where}: {len(named)} steps for {len(columns)} columns.")
     if bool(named) == ("reason" in content):
         raise UsageError(f"{where}: give its steps, or the reason why no command gives it.")
     printed = {}
-    for name, values in content.get("printed", {}).items():
-        values = values if isinstance(values, list) else [values]
-        if len(values) != len(columns):
-            raise UsageError(f"{where}: {len(values)} printed numbers for {len(columns)} columns on {name}.")
-        printed[name] = tuple(None if value == "-" else float(value) for value in values)
-    reasons = content.get("reasons", {})
+    for name, values in _object(content, "printed", where=where).items():
+        numbers = [None if value == "-" else value for value in (values if isinstance(values, list) else [values])]
+        if not all(value is None or isinstance(value, int | float) for value in numbers):
+            raise UsageError(f"{where}: printed.{name} must be a list of numbers, or '-' where there is none.")
+        if len(numbers) != len(columns):
+            raise UsageError(f"{where}: {len(numbers)} printed numbers for {len(columns)} columns on {name}.")
+        printed[name] = tuple(numbers)
+    reasons = _object(content, "reasons", where=where)
     nearest_key_error(f"dataset of {where}", (*printed, *reasons), datasets)
     return Row(
-        label=label, steps=named, printed=printed, reason=content.get("reason", ""), reasons=reasons,
-        note=content.get("note", ""),
+        label=label, steps=named, printed=printed, reasons=reasons,
+        reason=_text(content, "reason", where=where, default=""), note=_text(content, "note", where=where, default=""),
     )  # fmt: skip
 
 
-def _section(content: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
-    section = content.get(key, {})
-    if not isinstance(section, dict) or not all(isinstance(value, dict) for value in section.values()):
-        raise UsageError(f"{key}: write [{key}.NAME].")
+def _section(content: Mapping[str, Any], key: str, *, where: str = "") -> Mapping[str, Mapping[str, Any]]:
+    section = _object(content, key, where=where)
+    if not all(isinstance(value, dict) for value in section.values()):
+        raise UsageError(f"{f'{where}.' if where else ''}{key}: write {key}.NAME = {{ KEY = VALUE, ... }}.")
     return section
+
+
+def _object(content: Mapping[str, Any], key: str, *, where: str = "") -> Mapping[str, Any]:
+    value = content.get(key, {})
+    if not isinstance(value, dict):
+        raise UsageError(f"{f'{where}.' if where else ''}{key}: write {key} = {{ KEY = VALUE, ... }}.")
+    return value
 
 
 def _text(content: Mapping[str, Any], key: str, *, where: str = "", default: str | None = None) -> str:
@@ -303,7 +341,7 @@ def _texts(content: Mapping[str, Any], key: str, *, where: str = "", least: int 
 
 def _measure(where: str, measure: str) -> None:
     if not re.fullmatch(MEASURES, measure):
-        raise UsageError(f"{where}: no measure {measure!r}; write top1, top5, average, class_mean, map, thumos14@.5 ...")
+        raise UsageError(f"{where}: no measure {measure!r}; write top1, top5, average, class_mean, map or thumos14@.5.")
 
 
 def _settings(where: str, values: Mapping[str, Any]) -> dict[str, str]:
@@ -330,13 +368,7 @@ def filled(text: str, runs: Mapping[str, str]) -> str:
     return _PARTS.sub(lambda found: runs[found[1]], text)
 
 
-def step_flags(step: Step, options: Mapping[str, Any], settings: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
-    """Return options and settings of a step as a command line.
-
-    Parameters
-    ----------
-    options, settings : the step's own, or what takes their place
-    runs : folders by step
-    """
-    pairs: Iterable[str] = (part for key, text in settings.items() for part in ("--set", f"{key}={text}"))
-    return [filled(flag, runs) for flag in (*_flags(options), *pairs)]
+def step_flags(step: Step, runs: Mapping[str, str]) -> list[str]:
+    """Return options and settings of a step as a command line; `runs` are folders by step."""
+    pairs = [part for key, text in step.settings.items() for part in ("--set", f"{key}={text}")]
+    return [filled(flag, runs) for flag in (*_flags(step.options), *pairs)]
