@@ -101,7 +101,7 @@ def check_commands(table: Table) -> None:
     UsageError
         If one does not take them; names the table's file, the step and the option.
     """
-    from ..pipelines.reproduce.tables import COMMANDS, step_flags
+    from ..pipelines.reproduce.tables import COMMANDS, flags_of, step_flags
 
     for step in table.steps.values():
         command = STEPS[COMMANDS[step.section]]
@@ -113,6 +113,8 @@ def check_commands(table: Table) -> None:
     for step in table.steps.values():
         flags = step_flags(step, dict.fromkeys(table.steps, "RUN"))
         out = [] if step.section == "evaluate" else ["--out", "OUT"]
+        if step.evaluation:
+            lines.append((f"{step.section}.{step.name}.evaluate", ("evaluate", "RUN", *flags_of(step.evaluation))))
         lines.append((f"{step.section}.{step.name}", (COMMANDS[step.section], *step.runs, *flags, *out)))
     for where, (name, *arguments) in lines:
         command = STEPS[name]

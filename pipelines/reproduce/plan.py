@@ -15,7 +15,7 @@ from ...errors import UnknownNameError, UsageError, nearest_key_error
 from ...extract.recipes import recipe_streams
 from ...heads.registry import HEADS, default_preset, resolve_settings
 from ..results.fusion_methods import METHODS
-from .tables import COMMANDS, Row, Step, Table, step_flags
+from .tables import COMMANDS, Row, Step, Table, flags_of, step_flags
 
 Key = tuple[str, str, int]
 """A step on a split with a seed."""
@@ -270,7 +270,7 @@ def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, An
     commands: tuple[tuple[str, ...], ...]
     if step.section == "fit":
         fit = ("fit-head", *flags, "--store", store, "--split", split, "--seed", str(seed), *device, "--out", out)
-        commands = (fit, ("evaluate", out, *device))
+        commands = (fit, ("evaluate", out, *flags_of(step.evaluation), *device))
     elif step.section == "evaluate":
         commands = (("evaluate", *runs, *flags, "--store", store, *device),)
     elif step.section == "fuse":

@@ -30,6 +30,7 @@ MEASURES = r"top1|top5|average|class_mean|map|(?:thumos14|activitynet|frame_hit|
 GIVEN = ("store", "split", "seed", "out", "device", "json", "verbose", "quiet", "jobs", "seeds", "splits", "sweep")
 """Options of steps that the command itself fills in."""
 _TOP = ("paper", "table", "title", "where", "note", "unit", "columns", "measures", "datasets", "extract", "row")
+_OWN = ("runs", "set", "extraction", "for", "evaluate")
 _PARTS = re.compile(r"\{([^{}]*)\}")
 
 
@@ -56,7 +57,7 @@ class Extraction:
 
     def arguments(self, dataset: str, store: str) -> tuple[str, ...]:
         """Return the command line behind `vidatt`."""
-        return ("extract", "--dataset", dataset, *_flags(self.for_dataset(dataset)), "--store", store)
+        return ("extract", "--dataset", dataset, *flags_of(self.for_dataset(dataset)), "--store", store)
 
     def line(self, dataset: str, store: str) -> str:
         """Return the command as a person types it."""
@@ -74,6 +75,7 @@ class Step:
     options: Mapping[str, Any]  # text, number, true, or a list of them, by option
     settings: Mapping[str, str]  # of --set
     for_datasets: Mapping[str, Mapping[str, str]]  # settings that differ for a dataset
+    evaluation: Mapping[str, Any]  # options of the evaluation that follows a fit
     needs: tuple[str, ...]  # steps that come before
 
     @property
@@ -251,13 +253,16 @@ def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequ
     where = f"{section}.{name}"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
         raise UsageError(f"{where}: a name is small letters, digits, '-', '+' and '.': it becomes a folder.")
-    options = {key: value for key, value in content.items() if key not in ("runs", "set", "extraction", "for")}
+    options = {key: value for key, value in content.items() if key not in _OWN}
     if section in (must := {"fit": "head", "fuse": "method"}):
         _text(content, must[section], where=where)
     if taken := sorted(set(options) & set(GIVEN)):
         raise UsageError(f"{where}.{taken[0]}: the command fills that in; leave it out.")
     settings = _settings(f"{where}.set", _object(content, "set", where=where))
     apart = _section(content, "for", where=where)
+    evaluation = _object(content, "evaluate", where=where)
+    if evaluation and section != "fit":
+        raise UsageError(f"{where}.evaluate: only a fit is evaluated.")
     extraction = content.get("extraction", extractions[0])
     nearest_key_error(f"extraction in {where}:", [extraction], extractions)
     runs = _texts(content, "runs", where=where, least=0)
@@ -268,7 +273,7 @@ def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequ
     return Step(
         name=name, section=section, extraction=extraction, runs=runs, options=options, settings=settings,
         for_datasets={dataset: _settings(f"{where}.for.{dataset}", own) for dataset, own in apart.items()},
-        needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
+        evaluation=evaluation, needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
     )  # fmt: skip
 
 
@@ -354,7 +359,7 @@ def _plain(where: str, value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _flags(options: Mapping[str, Any]) -> list[str]:
+def flags_of(options: Mapping[str, Any]) -> list[str]:
     """Return options as a command line; true is an option without a value, a list one that is repeated."""
     flags: list[str] = []
     for key, value in options.items():
@@ -371,4 +376,4 @@ def filled(text: str, runs: Mapping[str, str]) -> str:
 def step_flags(step: Step, runs: Mapping[str, str]) -> list[str]:
     """Return options and settings of a step as a command line; `runs` are folders by step."""
     pairs = [part for key, text in step.settings.items() for part in ("--set", f"{key}={text}")]
-    return [filled(flag, runs) for flag in (*_flags(step.options), *pairs)]
+    return [filled(flag, runs) for flag in (*flags_of(step.options), *pairs)]

@@ -174,6 +174,11 @@ def test_a_file_with_a_mistake_is_refused_in_one_line(tmp_path: Path, old: str, 
     [
         ('streams = "rgb"', 'stream = "rgb"', r"fit.one: No such option:? '?--stream"),
         ('method = "mean"', 'method = "mean", rule = "x"', r"fuse.both: No such option:? '?--rule"),
+        (
+            'streams = "rgb"',
+            'streams = "rgb", evaluate = { wiews = "x" }',
+            r"fit.one.evaluate: No such option:? '?--wiews",
+        ),
         ('recipe = "stan"', 'recipe = "stan"\nextract.main.crop_px = 3', r"extract.main: No such option:? '?--crop_px"),
         ('streams = "rgb"', 'streams = ["rgb", "flow"]', r"fit.one.streams: give one value"),
     ],
