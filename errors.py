@@ -56,7 +56,11 @@ class ShardMissingError(VidattError, LookupError):
 
 
 class CorruptStoreError(VidattError):
-    """A file of the store does not hold what its marker says."""
+    """A file of the store does not hold what its marker says; `what` is that alone, without the way out."""
+
+    def __init__(self, what: str, way_out: str = "") -> None:
+        super().__init__(f"{what}; {way_out}" if way_out else what)
+        self.what = what
 
 
 class WeightsError(UsageError):

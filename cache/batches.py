@@ -58,7 +58,7 @@ class Batches:
     batch_videos : videos in a batch; the last batch of an epoch may have fewer
     shuffle : each epoch in an order that depends on `seed`, the epoch's number and the set of videos only; otherwise
         in the order of `videos`
-    view : which view of each video, or "random" for a new one each epoch
+    view : which view of each video, or "random" for a new one each epoch, or the range that it is drawn from
     residency : where the cubes stay between epochs; "auto" takes the device if they fill at most half of its free
         memory, else RAM if at most half of what is available, else streams them from the store
 
@@ -84,13 +84,14 @@ class Batches:
         batch_videos: int,
         seed: int = 0,
         shuffle: bool = True,
-        view: int | Literal["random"] = 0,
+        view: int | range | Literal["random"] = 0,
         device: torch.device | str = "cpu",
         residency: str = "auto",
     ) -> None:
         self.store, self.streams = store, tuple(streams)
         self.videos = np.array(videos, np.int64)
         self.batch_videos, self.seed, self.shuffle, self.view = batch_videos, seed, shuffle, view
+        self._views = _view_range(view, store.views)
         self.device = torch.device(device)
         self._check(residency)
         opened = [store.stream(name) for name in self.streams]
@@ -98,9 +99,9 @@ class Batches:
         self._shapes = [stream.cube_shape for stream in opened]
         self._offset, self._length = store.index.offset, store.index.length.astype(np.int64)
         self._real = self._real_rows()
-        # What stays resident: the distinct videos in store order, with one view or all of them.
+        # What stays resident: the distinct videos in store order, with the views that are read.
         self._held = np.unique(self.videos)
-        rows = self._length[self._held] * (store.views if view == "random" else 1)
+        rows = self._length[self._held] * len(self._views)
         self._held_start = np.concatenate([[0], np.cumsum(rows)])
         self.bytes = sum(2 * int(np.prod(shape)) for shape in self._shapes) * int(rows.sum())
         self.residency, self.description = self._choose(residency)
@@ -181,11 +182,7 @@ class Batches:
             shards, shard = np.unique(self._offset[videos] // self.store.shard_rows, return_inverse=True)
             window = rng.permutation(len(shards))[shard] // WINDOW_SHARDS
             videos = videos[np.lexsort((rng.random(len(videos)), window))]
-        views = (
-            rng.integers(self.store.views, size=len(videos))
-            if self.view == "random"
-            else np.full(len(videos), self.view, np.int64)
-        )
+        views = self._views.start + rng.integers(len(self._views), size=len(videos))
         jobs: list[_Job] = []
         for first in reversed(range(0, len(videos), self.batch_videos)):
             part = slice(first, first + self.batch_videos)
@@ -203,8 +200,7 @@ class Batches:
     def _resident_rows(self, job: _Job, segments: np.ndarray) -> np.ndarray:
         """Return the resident row of each place, [B, T] int64; padding takes the last, which is zero."""
         start = self._held_start[np.searchsorted(self._held, job.videos)]
-        if self.view == "random":
-            start = start + job.views * self._length[job.videos]
+        start = start + (job.views - self._views.start) * self._length[job.videos]
         return np.where(segments >= 0, start[:, None] + segments, self._held_start[-1])
 
     def _real_rows(self) -> np.ndarray:
@@ -243,8 +239,6 @@ class Batches:
             raise UsageError(f"The store has videos 0..{len(self.store.index) - 1}; others were asked for.")
         if self.batch_videos < 1:
             raise UsageError(f"A batch needs at least 1 video, not {self.batch_videos}.")
-        if self.view != "random" and self.view not in range(self.store.views):
-            raise UsageError(f"The store has views 0..{self.store.views - 1} or 'random', not {self.view!r}.")
         if residency not in RESIDENCIES:
             raise UsageError(f"Unknown residency {residency!r}; it is one of {', '.join(RESIDENCIES)}.")
 
@@ -276,10 +270,20 @@ class Batches:
         for position, start, stop in zip(
             self._held.tolist(), self._held_start[:-1].tolist(), self._held_start[1:].tolist(), strict=True
         ):
-            first = reader.row_range(position, 0 if self.view == "random" else self.view)[0]
+            first = reader.row_range(position, self._views.start)[0]
             if where.type == "cpu":
                 reader.read_rows(first, first + stop - start, flat[start:stop].numpy())
             else:
                 flat[start:stop].copy_(torch.from_numpy(reader.read_rows(first, first + stop - start)))
         reader.close()
         return flat
+
+
+def _view_range(view: int | range | str, views: int) -> range:
+    """Return the views that are drawn from."""
+    if view == "random":
+        return range(views)
+    drawn = view if isinstance(view, range) else range(view, view + 1) if isinstance(view, int) else range(0)
+    if not drawn or drawn.step != 1 or drawn.start < 0 or drawn.stop > views:
+        raise UsageError(f"The store has views 0..{views - 1} or 'random', not {view!r}.")
+    return drawn

@@ -38,24 +38,26 @@ def plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(canonical_json(recipe))
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def differences(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, places: tuple[str, str] = ("here", "in the store")
+) -> list[str]:
     """List the keys in which two recipes differ, one line each, nested keys dotted and sorted.
 
     Returns
     -------
     Lines such as `backbone: 'hog' here, 'vgg16' in the store`; empty when the recipes are equal.
     """
-    return _differences(plain(ours), plain(theirs), "")
+    return _differences(plain(ours), plain(theirs), "", places)
 
 
-def _differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str) -> list[str]:
+def _differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str, places: tuple[str, str]) -> list[str]:
     lines: list[str] = []
     for key in sorted(ours.keys() | theirs.keys()):
         here, there = ours.get(key, _ABSENT), theirs.get(key, _ABSENT)
         if isinstance(here, dict) and isinstance(there, dict):
-            lines += _differences(here, there, f"{prefix}{key}.")
+            lines += _differences(here, there, f"{prefix}{key}.", places)
         elif type(here) is not type(there) or here != there:  # 1, 1.0 and True have different canonical JSON
-            lines.append(f"{prefix}{key}: {_shown(here)} here, {_shown(there)} in the store")
+            lines.append(f"{prefix}{key}: {_shown(here)} {places[0]}, {_shown(there)} {places[1]}")
     return lines
 
 

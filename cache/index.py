@@ -159,9 +159,10 @@ class Index:
         """Return the places of a video's boxes in the `box_*` arrays, int64."""
         return np.flatnonzero(self.box_video == position)
 
-    def digest(self) -> str:
-        """SHA-256 of what the rows depend on: ids, paths, spans, lengths and offsets. The plan digest."""
-        return _digest((name, getattr(self, name)) for name in ("ids", "paths", "span_seconds", "length", "offset"))
+    def digest(self, videos: slice = slice(None)) -> str:
+        """SHA-256 of what the rows depend on: ids, paths, spans, lengths and offsets. Of all: the plan digest."""
+        names = ("ids", "paths", "span_seconds", "length", "offset")
+        return _digest((name, getattr(self, name)[videos]) for name in names)
 
     def content_digest(self) -> str:
         """SHA-256 of the whole index, labels, splits, intervals and boxes included."""

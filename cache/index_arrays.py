@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ _NAMES = {
 }
 
 
-def write_index(path: Path, index: Index) -> None:
-    """Write the index as a new Zarr group at `path`."""
-    group = zarr.create_group(str(path), zarr_format=3, attributes={"multi_label": index.multi_label})
+def write_index(path: Path, index: Index, root: Mapping[str, Any]) -> None:
+    """Write the index as a new Zarr group at `path`; it keeps a copy of the attributes of the root that names it."""
+    attributes = {"multi_label": index.multi_label, "store": dict(root)}
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     for field, name in _NAMES.items():
         _write(group, name, getattr(index, field))
     _write(group, "class", np.array(index.classes, np.dtypes.StringDType()))
@@ -50,16 +52,18 @@ def read_index(path: Path) -> Index:
         If an array is missing or damaged. (A missing chunk reads as zeros: the caller compares the digest.)
     """
     try:
-        group = zarr.open_group(str(path), mode="r")
-        columns: dict[str, Any] = {field: _read(group, name) for field, name in _NAMES.items()}
+        group = zarr.open_group(path, mode="r")
+        columns: dict[str, Any] = {field: _read(path, group, name) for field, name in _NAMES.items()}
         return Index(
             **columns,
-            classes=tuple(_read(group, "class")),
+            classes=tuple(_read(path, group, "class")),
             multi_label=bool(group.attrs["multi_label"]),
-            splits={name: _read(group, f"split/{name}") for name in sorted(p.name for p in path.glob("split/*/"))},
+            splits={
+                name: _read(path, group, f"split/{name}") for name in sorted(p.name for p in path.glob("split/*/"))
+            },
         )
-    except (ValueError, LookupError, TypeError, OSError) as error:
-        raise CorruptStoreError(f"The index {path} cannot be read ({error}); restore it from a copy.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError) as error:
+        raise CorruptStoreError(f"The index {path} cannot be read ({error})", "restore it from a copy.") from error
 
 
 def _write(group: zarr.Group, name: str, values: np.ndarray) -> None:
@@ -78,5 +82,14 @@ def _write(group: zarr.Group, name: str, values: np.ndarray) -> None:
         array[...] = values
 
 
-def _read(group: zarr.Group, name: str) -> np.ndarray:
-    return np.asarray(group[name][...])  # type: ignore[index]
+def _read(path: Path, group: zarr.Group, name: str) -> np.ndarray:
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    if array.size:  # a shape that was edited would allocate whatever it says
+        file = path / name / ".".join(["c", *"0" * array.ndim])
+        if array.size > file.stat().st_size:
+            raise ValueError(f"{name} states {array.size} values in {file.stat().st_size} bytes")
+    try:
+        return np.asarray(array[...])
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -20,11 +21,27 @@ class Layout:
     rows: int  # of the whole store, a multiple of chunk_rows
     chunk_rows: int  # unit of checking
     shard_rows: int  # unit of commit, a multiple of chunk_rows
+    earlier_rows: tuple[int, ...] = ()  # rows of the store before each of its extensions, ascending
 
     @property
     def shard_count(self) -> int:
         """Number of shards, the last of which may be shorter."""
         return -(-self.rows // self.shard_rows)
+
+    @cached_property
+    def _first_shards(self) -> np.ndarray:
+        return self.offset // self.shard_rows  # ascending
+
+    def shard_videos(self, shard: int) -> range:
+        """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
+        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
+        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
+
+    def row_range(self, shard: int) -> tuple[int, int]:
+        """Return the rows [start, stop) of a shard: one that was the last before an extension keeps its end."""
+        start = shard * self.shard_rows
+        ends = [end for end in (*self.earlier_rows, self.rows) if start < end]
+        return start, min(start + self.shard_rows, *ends)
 
     def __repr__(self) -> str:
         return (
@@ -64,11 +81,42 @@ def plan_layout(length: np.ndarray, views: int, videos_per_shard: int) -> Layout
             offset=offset, rows=length.size * views * T, chunk_rows=T, shard_rows=videos_per_shard * views * T
         )
     chunk = UNTRIMMED_CHUNK_ROWS
-    # At least one chunk each, so that a video of unknown length still lies in a shard whose ledger names it.
-    padded = np.maximum(-(-length * views // chunk), 1) * chunk
+    padded = _padded(length, views, chunk)
     shard_rows = -int(-np.median(padded) * videos_per_shard // chunk) * chunk
-    offset = np.empty(length.size, np.int64)
-    row = 0
+    offset, rows = _place(padded, shard_rows, 0)
+    return Layout(offset=offset, rows=rows, chunk_rows=chunk, shard_rows=shard_rows)
+
+
+def extend_layout(layout: Layout, length: np.ndarray, views: int) -> Layout:
+    """Give more videos their rows, in new shards behind those there are, whose rows all stay what they are.
+
+    Parameters
+    ----------
+    length : [n] integer, segments per view planned for each of the new videos; none = the same layout
+    """
+    length = np.asarray(length, np.int64)
+    if not length.size:
+        return layout
+    offset, rows = _place(
+        _padded(length, views, layout.chunk_rows), layout.shard_rows, layout.shard_count * layout.shard_rows
+    )
+    return Layout(
+        offset=np.concatenate([layout.offset, offset]),
+        rows=rows,
+        chunk_rows=layout.chunk_rows,
+        shard_rows=layout.shard_rows,
+        earlier_rows=(*layout.earlier_rows, layout.rows),
+    )
+
+
+def _padded(length: np.ndarray, views: int, chunk_rows: int) -> np.ndarray:
+    """Return the rows of each video in whole chunks: at least one, so that a shard's ledger names it."""
+    return np.maximum(-(-length * views // chunk_rows), 1) * chunk_rows
+
+
+def _place(padded: np.ndarray, shard_rows: int, row: int) -> tuple[np.ndarray, int]:
+    """Return the first row of each video, from `row` on, and the row behind the last."""
+    offset = np.empty(padded.size, np.int64)
     for position, size in enumerate(padded.tolist()):
         left = -row % shard_rows
         if left and size > left:  # never true on a border, where left is 0
@@ -77,5 +125,4 @@ def plan_layout(length: np.ndarray, views: int, videos_per_shard: int) -> Layout
         row += size
         if size > shard_rows:
             row += -row % shard_rows
-    last = int(offset[-1] + padded[-1])
-    return Layout(offset=offset, rows=last, chunk_rows=chunk, shard_rows=shard_rows)
+    return offset, int(offset[-1] + padded[-1])

@@ -21,6 +21,8 @@ OUTCOMES = (
 )
 """What can become of a video; `ok` and `truncated` have real rows."""
 
+_LATER = {"sha256"}  # fields that entries of earlier versions lack
+
 _TYPES: dict[str, type] = {"str": str, "int": int, "float": float}  # of the annotations
 
 
@@ -45,6 +47,7 @@ class VideoOutcome:
     width: int = 0  # pixels, upright
     height: int = 0
     segments: int = 0  # real, unpadded rows per view
+    sha256: str = ""  # of the video file, empty: not read, or by a vidatt that did not record it
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -67,8 +70,8 @@ class VideoOutcome:
             If a field is absent, unknown or of another type.
         """
         known = {f.name: f for f in fields(cls)}
-        if values.keys() != known.keys():
-            odd = ", ".join(sorted(values.keys() ^ known.keys()))
+        if (values.keys() | _LATER) != known.keys():
+            odd = ", ".join(sorted((values.keys() | _LATER) ^ known.keys()))
             raise CorruptStoreError(f"A ledger entry has missing or unknown fields: {odd}.")
         for name, value in values.items():
             wanted = _TYPES[known[name].type]  # type: ignore[index]

@@ -17,8 +17,8 @@ class StorePlan:
     catalogue_sha256: str | None = None
     sampler: str | None = None  # the rule that places segments, such as uniform:25
     window_frames: int | None = None  # kept free behind a segment's first frame
-    view_rule: str | None = None  # center, 10crop or train:K
-    seed: int | None = None  # of the order of videos, random views and random weights
+    view_rule: str | None = None  # center, 10crop, train:K, or several joined by +
+    seed: int | None = None  # of the order of videos, random views and segments, and random weights
     shard_videos: int | None = None
 
     @classmethod

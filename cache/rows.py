@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import UsageError
 from .index import Index
 from .layout import Layout
 from .plan import StorePlan
+
+
+def fits(index: Index, views: int, layout: Layout) -> bool:
+    """Whether a layout has room for each video of an index, in its order, each beginning with a chunk."""
+    ends = layout.offset + views * index.length
+    return not (
+        (ends[:-1] > layout.offset[1:]).any()
+        or layout.offset[0] < 0
+        or ends[-1] > layout.rows
+        or (layout.offset % layout.chunk_rows).any()
+    )
 
 
 class StoreRows:
@@ -38,10 +49,16 @@ class StoreRows:
         """What the planner said of it."""
         return StorePlan.of(self.attributes)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """Which rows each video has."""
-        return Layout(offset=self.index.offset, rows=self.rows, chunk_rows=self.chunk_rows, shard_rows=self.shard_rows)
+        return Layout(
+            offset=self.index.offset,
+            rows=self.rows,
+            chunk_rows=self.chunk_rows,
+            shard_rows=self.shard_rows,
+            earlier_rows=tuple(self.attributes.get("earlier_rows", ())),
+        )
 
     @property
     def shard_count(self) -> int:
@@ -54,25 +71,32 @@ class StoreRows:
         return bool((self.index.length == self.index.length[0]).all())
 
     @property
+    def quoted(self) -> str:
+        """The path as it is written in a command."""
+        return shlex.quote(str(self.path))
+
+    @property
     def command(self) -> str:
         """The command that continues the extraction."""
         named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
-        return f"vidatt extract{named} --store {shlex.quote(str(self.path))}"
-
-    @cached_property
-    def _first_shards(self) -> np.ndarray:
-        return self.index.offset // self.shard_rows  # ascending
+        return f"vidatt extract{named} --store {self.quoted}"
 
     def shard_videos(self, shard: int) -> range:
         """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""
         self._check_shard(shard)
-        start, stop = np.searchsorted(self._first_shards, [shard, shard + 1])
-        return range(int(start), int(stop)) if start < stop else range(int(start) - 1, int(start))
+        return self.layout.shard_videos(shard)
 
     def shard_row_range(self, shard: int) -> tuple[int, int]:
         """Return the rows [start, stop) of a shard."""
         self._check_shard(shard)
-        return shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows)
+        return self.layout.row_range(shard)
+
+    def shard_plan(self, shard: int) -> str:
+        """SHA-256 of what was planned for a shard: its rows, its videos and their rows, whatever comes after it."""
+        start, stop = self.shard_row_range(shard)
+        videos = self.shard_videos(shard)
+        told = [shard, self.views, self.chunk_rows, start, stop, self.index.digest(slice(videos.start, videos.stop))]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def _check_shard(self, shard: int) -> None:
         if not 0 <= shard < self.shard_count:

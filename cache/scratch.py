@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import socket
 import time
@@ -17,6 +18,9 @@ from ..errors import UsageError
 
 STALE_SECONDS = 24 * 3600
 """Age from which another host's scratch counts as abandoned: writing a shard takes seconds to minutes."""
+
+_BESIDE = ".tmp-"
+"""In the name of a file that is being written: behind it comes its `scratch_name`."""
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 
@@ -44,10 +48,7 @@ def _is_dead(folder: Path, prefix: str) -> bool:
     except ValueError:
         return False  # not ours: somebody else's folder
     if host != socket.gethostname():
-        try:
-            return time.time() - folder.stat().st_mtime > STALE_SECONDS
-        except FileNotFoundError:
-            return False
+        return time.time() - _changed(folder) > STALE_SECONDS
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -140,8 +141,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write beside the target, fsync, rename: a reader sees the old file or the new one, whole."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write beside the target, fsync, rename: a reader sees the old file or the new one, whole.
+
+    What a writer leaves that is killed in between, `sweep_files` removes.
+    """
+    scratch = path.with_name(f".{path.name}{_BESIDE}{scratch_name()}")
     try:
         with naming(path), scratch.open("wb") as file:
             if isinstance(content, bytes):
@@ -154,6 +158,24 @@ def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) 
     finally:
         scratch.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def sweep_files(folder: Path) -> None:
+    """Remove the files that dead writers left in a folder while they wrote others: see `write_atomically`."""
+    for path in folder.glob(".*"):
+        name, beside, _ = path.name.rpartition(_BESIDE)
+        # up to version 0.1.0 only the process was named, which may be one of another machine
+        old = re.fullmatch(r"\..+\.\d+", path.name)
+        if (beside and _is_dead(path, name + beside)) or (old and time.time() - _changed(path) > STALE_SECONDS):
+            path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    """Return when a file was written, seconds; now, if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
 
 
 def sync(path: Path) -> None:

@@ -1,16 +1,14 @@
 """Rows of one sharded array, read past zarr-python, which reaches a tenth of the page cache's speed.
 
-A shard file is its chunks in any order, each followed by its crc32c, then the shard index: offset and stored size of
-every chunk as little-endian uint64 (both 2^64-1 = absent), and the index's own crc32c. So the rows of a video are one
-`preadv` with a list of buffers.
+A shard file is its chunks in any order, each followed by its crc32c, then the shard index. So the rows of a video are
+one `preadv` with a list of buffers. The crc32c of every chunk also stands in the commit marker: a file that was swapped
+with another one, or replaced, is found when its chunks are first read.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -21,18 +19,17 @@ import numpy as np
 import zarr
 
 from ..errors import CorruptStoreError
-from .publish import marker_path, shard_key
-from .stream_files import DTYPES, StreamFiles
+from .mending import mend
+from .publish import shard_key
+from .shard_index import ABSENT, CRC, WORD, index_bytes, parse_index
+from .stream_files import StreamFiles
 
 logger = logging.getLogger(__name__)
 
 OPEN_FILES = 64
 """File descriptors that one array keeps; opening a shard again costs no measurable time."""
 
-_CRC = 4
-_ABSENT = np.uint64(2**64 - 1)
 _CHUNKS_PER_CALL = 500  # two buffers each, and Linux takes 1024
-_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +37,7 @@ class _Shard:
     offsets: list[int]  # per chunk, -1 = absent
     verified: bytearray  # per chunk: 1 once its crc32c was found right
     size: int  # bytes of the file; 0 = there is none, all chunks are absent
+    sums: str | None  # stored crc32c of each chunk as the marker has it, in words of 8; None = an earlier version's
 
 
 class ShardedArray:
@@ -52,23 +50,18 @@ class ShardedArray:
     """
 
     def __init__(self, stream: StreamFiles, name: str) -> None:
-        self.stream, self.name, self.path = stream, name, stream.path / name
-        self.dtype, self.row_shape = DTYPES[name], stream.row_shape(name)
+        stored = stream.arrays[name]
+        self.stream, self.name, self.path = stream, name, stored.path
+        self.dtype, self.row_shape, self._fill = stored.dtype, stored.row_shape, stored.fill
         self._chunk_rows, self._shard_rows = stream.store.chunk_rows, stream.store.shard_rows
         self._row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
         self._chunk_bytes = self._chunk_rows * self._row_bytes
         self._shards: dict[int, _Shard] = {}
         self._files: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor, the least recent first
         weakref.finalize(self, _close, self._files)
-        try:
-            metadata = json.loads((self.path / "zarr.json").read_bytes())
-            odd = _unlike_ours(metadata, self)
-            self._fill = np.full((), metadata["fill_value"], self.dtype)
-        except (ValueError, LookupError, TypeError, OSError) as error:
-            raise CorruptStoreError(f"{self.path}/zarr.json cannot be read ({error!r}); restore it.") from error
-        self.direct = odd is None
-        self._zarr = None if self.direct else zarr.open_array(str(self.path), mode="r")
-        how = "directly from its shards" if self.direct else f"through zarr-python, {odd}"
+        self.direct = stored.other_codecs is None
+        self._zarr = None if self.direct else zarr.open_array(self.path, mode="r")
+        how = "directly from its shards" if self.direct else f"through zarr-python, {stored.other_codecs}"
         logger.log(logging.DEBUG if self.direct else logging.INFO, "Reading %s %s.", self.path, how)
 
     def close(self) -> None:
@@ -93,7 +86,11 @@ class ShardedArray:
             shard = self._shards.get(number) or self._open(number)
             part = flat[done : done + rows * self._row_bytes]
             if self._zarr is not None:
-                part.view(self.dtype).reshape(rows, *self.row_shape)[...] = self._zarr[start : start + rows]
+                try:
+                    values = self._zarr[start : start + rows]
+                except (ValueError, LookupError, RuntimeError, OSError) as error:
+                    raise self._damage(f"zarr-python cannot read {self._key(number)} ({error})") from error
+                part.view(self.dtype).reshape(rows, *self.row_shape)[...] = values
             else:
                 self._read_shard(number, shard, first, first + rows, part)
             done += rows * self._row_bytes
@@ -108,7 +105,7 @@ class ShardedArray:
             chunks = range(first // self._chunk_rows, -(-(first + rows) // self._chunk_rows))
             offsets = [shard.offsets[chunk] for chunk in chunks if shard.offsets[chunk] >= 0]
             if offsets:
-                size = max(offsets) + self._chunk_bytes + _CRC - min(offsets)
+                size = max(offsets) + self._chunk_bytes + CRC - min(offsets)
                 os.posix_fadvise(self._file(number, shard), min(offsets), size, os.POSIX_FADV_WILLNEED)
             start += rows
 
@@ -136,7 +133,7 @@ class ShardedArray:
             else:  # whole chunks that lie one after the other
                 count = 1
                 most = min((last - low) // chunk_rows, _CHUNKS_PER_CALL)
-                while count < most and shard.offsets[chunk + count] == offset + count * (self._chunk_bytes + _CRC):
+                while count < most and shard.offsets[chunk + count] == offset + count * (self._chunk_bytes + CRC):
                     count += 1
                 size = count * self._chunk_bytes
                 self._read_chunks(number, shard, chunk, count, part[at : at + size])
@@ -147,13 +144,16 @@ class ShardedArray:
     def _read_chunks(self, number: int, shard: _Shard, chunk: int, count: int, part: np.ndarray) -> None:
         """Read whole adjacent chunks into `part`, checking the crc32c of those that were never checked."""
         payloads = part.reshape(count, self._chunk_bytes)
-        sums = np.empty((count, _CRC), np.uint8)
+        sums = np.empty((count, CRC), np.uint8)
         buffers = [buffer for pair in zip(payloads, sums, strict=True) for buffer in pair]
         self._pread(number, shard, buffers, shard.offsets[chunk])
         for i in range(count):
             if not shard.verified[chunk + i]:
                 if google_crc32c.value(payloads[i]) != int(sums[i].view("<u4")[0]):
-                    raise self._damage(number, f"Chunk {chunk + i} of {self._key(number)} fails its crc32c")
+                    raise self._damage(f"Chunk {chunk + i} of {self._key(number)} fails its crc32c")
+                at = WORD * (chunk + i)
+                if shard.sums is not None and shard.sums[at : at + WORD] != sums[i].tobytes().hex():
+                    raise self._damage(f"Chunk {chunk + i} of {self._key(number)} is not the one that was committed")
                 shard.verified[chunk + i] = 1
 
     def _pread(self, number: int, shard: _Shard, buffers: list[np.ndarray], offset: int) -> None:
@@ -167,7 +167,7 @@ class ShardedArray:
             while filled < buffer.nbytes:
                 got = os.preadv(file, [buffer[filled:].data], offset + filled)
                 if not got:
-                    raise self._damage(number, f"{self._key(number)} ended early while being read")
+                    raise self._damage(f"{self._key(number)} ended early while being read")
                 filled += got
             offset += filled
 
@@ -180,11 +180,11 @@ class ShardedArray:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise self._damage(number, f"{path} is missing though its shard is marked done") from None
+            raise self._damage(f"{path} is missing though its shard is marked done") from None
         size = os.fstat(file).st_size
         if size != shard.size:
             os.close(file)
-            raise self._damage(number, f"{path} has {size} bytes, its commit marker says {shard.size}")
+            raise self._damage(f"{path} has {size} bytes, its commit marker says {shard.size}")
         while len(self._files) >= OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
         self._files[number] = file
@@ -193,11 +193,14 @@ class ShardedArray:
     def _open(self, number: int) -> _Shard:
         """Read the marker and the shard index."""
         chunks = self._shard_rows // self._chunk_rows
-        seal: dict[str, Any] | None = self.stream.marker(number)["files"].get(
+        told: dict[str, Any] | None = self.stream.marker(number)["files"].get(
             shard_key(self.name, 1 + len(self.row_shape), number)
         )
-        shard = _Shard([-1] * chunks, bytearray(chunks), seal["bytes"] if seal else 0)
-        if seal:
+        size, sums = (told["bytes"], told.get("chunks")) if told else (0, None)
+        if sums is not None and len(sums) != WORD * chunks:
+            raise self._damage(f"The commit marker of {self._key(number)} does not tell {chunks} chunks")
+        shard = _Shard([-1] * chunks, bytearray(chunks), size, sums)
+        if told:
             self._file(number, shard)  # checks the size
             if self.direct:
                 shard.offsets[:] = self._shard_index(number, shard)
@@ -206,30 +209,29 @@ class ShardedArray:
 
     def _shard_index(self, number: int, shard: _Shard) -> list[int]:
         path, chunks = self._key(number), len(shard.offsets)
-        footer = np.empty(chunks * 16 + _CRC, np.uint8)
+        footer = np.empty(index_bytes(chunks), np.uint8)
         start = shard.size - footer.size
         if start < 0:
-            raise self._damage(number, f"{path} is too short for its shard index")
+            raise self._damage(f"{path} is too short for its shard index")
         self._pread(number, shard, [footer], start)
-        if google_crc32c.value(footer[:-_CRC]) != int(footer[-_CRC:].view("<u4")[0]):
-            raise self._damage(number, f"The shard index of {path} fails its crc32c")
-        entries = footer[:-_CRC].view("<u8").reshape(chunks, 2)
-        absent = (entries == _ABSENT).all(axis=1)
-        stored = np.uint64(self._chunk_bytes + _CRC)
-        good = (entries[:, 1] == stored) & (entries[:, 0] <= np.uint64(max(0, start - int(stored))))
-        if not (absent | good).all():
-            raise self._damage(number, f"The shard index of {path} points outside the file")
-        return np.where(absent, -1, entries[:, 0].astype(np.int64)).tolist()
+        entries = parse_index(footer, start)
+        if entries is None:
+            raise self._damage(f"The shard index of {path} fails its crc32c")
+        absent = entries[:, 0] == -1
+        if not (absent | ((entries[:, 0] >= 0) & (entries[:, 1] == self._chunk_bytes + CRC))).all():
+            raise self._damage(f"The shard index of {path} points outside the file")
+        if shard.sums is not None:
+            told = np.frombuffer(shard.sums.encode(), f"S{WORD}") == ABSENT.encode()
+            if not np.array_equal(told, absent):
+                raise self._damage(f"{path} has other chunks than were committed")
+        offsets: list[int] = entries[:, 0].tolist()
+        return offsets
 
-    def _damage(self, number: int, what: str) -> CorruptStoreError:
+    def _damage(self, what: str) -> CorruptStoreError:
         """Return the error that says what is wrong with a shard, and how it is made again."""
         if "imported" in self.stream.recipe:
-            return CorruptStoreError(f"{what}; import it again into a new store with `vidatt cache import`.")
-        marker = marker_path(self.stream.path, number)
-        return CorruptStoreError(
-            f"{what}; delete {marker} and repeat the `{self.stream.store.command} ...` of this store: it makes the "
-            "shard again."
-        )
+            return CorruptStoreError(what, "import it again into a new store with `vidatt cache import`.")
+        return CorruptStoreError(what, mend(self.stream.store.path))
 
     def _key(self, number: int) -> str:
         return str(self.stream.path / shard_key(self.name, 1 + len(self.row_shape), number))
@@ -238,26 +240,3 @@ class ShardedArray:
 def _close(files: OrderedDict[int, int]) -> None:
     while files:
         os.close(files.popitem()[1])
-
-
-def _unlike_ours(metadata: dict[str, Any], array: ShardedArray) -> str | None:
-    """Say in what an array's metadata is not what this module reads, or None."""
-    store, tail = array.stream.store, list(array.row_shape)
-    if metadata["shape"] != [store.rows, *tail] or metadata["data_type"] != array.dtype.name:
-        raise ValueError(f"{metadata['data_type']} {metadata['shape']} is not the store's {store.rows} rows")
-    found = {key: metadata[key] for key in ("codecs", "chunk_grid", "chunk_key_encoding")}
-    sharding = {
-        "chunk_shape": [store.chunk_rows, *tail],
-        "codecs": _CODECS,
-        "index_codecs": _CODECS,
-        "index_location": "end",
-    }
-    ours = {
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [store.shard_rows, *tail]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-    }
-    odd = [key for key in ours if found[key] != ours[key]]
-    if sys.byteorder != "little":
-        odd.append("the byte order of this machine")
-    return f"for its {' and '.join(odd)} are others" if odd else None

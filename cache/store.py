@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,23 +17,20 @@ from ..errors import (
     FingerprintMismatchError,
     RefusedError,
     ShardMissingError,
-    StoreNotFoundError,
     UsageError,
 )
-from . import publish
+from . import growth, publish
 from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
-from .rows import StoreRows
+from .mending import mend
+from .root import DIGEST, EXTENDED, INDEX, OWN, SCHEMA, read_root, sealed
+from .rows import StoreRows, fits
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
 from .stream import Stream, build_stream
 
-SCHEMA = 1
-"""Version of the format; a reader refuses others."""
-
 _FIRST = ("rgb", "flow", "clip")
-_INDEX = "index"
 
 
 class Store(StoreRows):
@@ -74,14 +70,16 @@ class Store(StoreRows):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
             try:
-                zarr.create_group(str(scratch), zarr_format=3, attributes=attributes)
-                write_index(scratch / _INDEX, index)
+                zarr.create_group(scratch, zarr_format=3, attributes=attributes)
+                write_index(scratch / INDEX, index, attributes)
                 sync_tree(scratch)
                 if not move(scratch, path) and not (path / "zarr.json").exists():
                     raise UsageError(f"{path} exists and is no vidatt store; give another path.")
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
         store = cls.open(path)
+        if DIGEST not in store.attributes:  # made before there was one
+            del attributes[DIGEST]
         if odd := differences(attributes, store.attributes):
             raise RefusedError(
                 f"The store {path} was planned otherwise: {'; '.join(odd)}. Use the settings it was made with, "
@@ -103,24 +101,20 @@ class Store(StoreRows):
             If its metadata or index are damaged.
         """
         path = Path(path)
+        attributes = read_root(path)
+        folder = path / attributes.get(INDEX, INDEX)
         try:
-            text = (path / "zarr.json").read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            raise StoreNotFoundError(f"No vidatt store at {path}; make one with `vidatt extract`.") from None
-        try:
-            attributes = json.loads(text)["attributes"]
-            schema = attributes["schema"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise CorruptStoreError(f"{path}/zarr.json is not that of a vidatt store ({error!r}).") from error
-        if schema != SCHEMA:
-            raise RefusedError(
-                f"The store {path} has schema version {schema}, this vidatt reads {SCHEMA}; install the vidatt that "
-                "made it."
-            )
-        index = read_index(path / _INDEX)
+            index = read_index(folder)
+        except CorruptStoreError:
+            if read_root(path) == attributes:
+                raise
+            return cls.open(path)  # it was extended at this moment, and that index removed
         if index.content_digest() != attributes["index_digest"]:
-            raise CorruptStoreError(f"The index {path / _INDEX} does not match its digest; restore it from a copy.")
-        return cls(path, attributes, index)
+            raise CorruptStoreError(f"The index {folder} does not match its digest; restore it from a copy.")
+        store = cls(path, attributes, index)
+        if not fits(index, store.views, store.layout):
+            raise CorruptStoreError(f"The layout in {path}/zarr.json is not that of its index", mend(path))
+        return store
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r}, {len(self.index)} videos, streams {', '.join(self.stream_names) or 'none'})"
@@ -128,7 +122,9 @@ class Store(StoreRows):
     @property
     def stream_names(self) -> list[str]:
         """The streams there are: rgb, flow, clip, then others by name."""
-        names = {path.parent.name for path in self.path.glob("[!.]*/zarr.json")} - {_INDEX}
+        # A folder with markers counts too: a stream whose zarr.json is lost is damaged, not gone.
+        found = [*self.path.glob("[!.]*/zarr.json"), *self.path.glob("[!.]*/.done")]
+        names = {path.parent.name for path in found if not _is_index(path.parent.name)}
         return [name for name in _FIRST if name in names] + sorted(names.difference(_FIRST))
 
     def stream(self, name: str) -> Stream:
@@ -167,7 +163,7 @@ class Store(StoreRows):
         UsageError
             If the name, the shape or the recipe cannot be kept.
         """
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == _INDEX:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or _is_index(name):
             raise UsageError(f"{name!r} cannot name a stream; use letters, digits, '_' and '-', and not 'index'.")
         shape = tuple(int(side) for side in cube_shape)
         if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
@@ -181,6 +177,7 @@ class Store(StoreRows):
                 move(scratch / name, self.path / name)  # else another was faster
             finally:
                 remove_scratch(scratch)
+            growth.grow_arrays(self.path, read_root(self.path)["rows"])  # the store may have been extended meanwhile
         stream = Stream(self, name)
         odd = differences(recipe, stream.recipe) + differences({"cube_shape": shape}, {"cube_shape": stream.cube_shape})
         if odd:
@@ -189,6 +186,21 @@ class Store(StoreRows):
                 "another store."
             )
         return stream
+
+    def copy_stream(self, other: Stream) -> Stream:
+        """Make the stream that another store of the same plan has, without shards; or open the one that is there."""
+        if other.name not in self.stream_names:
+            scratch = make_scratch(self.path / publish.SCRATCH)
+            try:
+                for part in ("", *publish.ARRAYS):
+                    (scratch / other.name / part).mkdir()
+                    shutil.copyfile(other.path / part / "zarr.json", scratch / other.name / part / "zarr.json")
+                (scratch / other.name / publish.DONE).mkdir()
+                sync_tree(scratch)
+                move(scratch / other.name, self.path / other.name)  # else another was faster
+            finally:
+                remove_scratch(scratch)
+        return self.stream(other.name)
 
     def usable(self, streams: Iterable[str], *, allow_truncated: bool = True, partial: bool = False) -> np.ndarray:
         """Tell which videos have real rows in all the streams.
@@ -222,6 +234,36 @@ class Store(StoreRows):
                 usable[self.shard_videos(shard)] = False
         return usable
 
+    def extend(self, *, index: Index, layout: Layout, attributes: Mapping[str, Any]) -> Store:
+        """Enter more videos, or other labels, splits, intervals and boxes: atomic, durable, the first extension wins.
+
+        Parameters
+        ----------
+        index : the videos of this store first, in its order, with their rows, then the new ones
+        layout : from `extend_layout`
+        attributes : what the planner says of the new whole; what it does not say stays
+
+        Returns
+        -------
+        The store as it is now, which is another process's if that was first: compare its index with yours.
+
+        Raises
+        ------
+        UsageError
+            If a video of this store is missing, or has another path, stretch or other rows.
+        """
+        index = replace(index, offset=layout.offset)
+        N = len(self.index)
+        if index.digest(slice(0, N)) != self.index.digest(slice(0, N)):
+            raise UsageError(
+                "An extension leaves a store's videos, their files and rows as they are; only add to them."
+            )
+        kept = {key: value for key, value in self.attributes.items() if key not in OWN}
+        root = _attributes(index, self.views, layout, {**kept, **attributes}, folder=growth.next_index(self.attributes))
+        growth.claim(self.path, index, root)
+        growth.finish(self.path)
+        return type(self).open(self.path)
+
     def sweep(self) -> int:
         """Complete what killed writers left ready, and remove the scratch of dead ones.
 
@@ -232,13 +274,18 @@ class Store(StoreRows):
         return publish.sweep(self.path, [self.path / name for name in self.stream_names])
 
 
-def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, Any]) -> dict[str, Any]:
-    ends = layout.offset + views * index.length
-    if (ends[:-1] > layout.offset[1:]).any() or ends[-1] > layout.rows or (layout.offset % layout.chunk_rows).any():
+def _is_index(name: str) -> bool:
+    return re.fullmatch(rf"{INDEX}(-[0-9]+)?", name) is not None
+
+
+def _attributes(
+    index: Index, views: int, layout: Layout, given: Mapping[str, Any], *, folder: str = INDEX
+) -> dict[str, Any]:
+    if not fits(index, views, layout):
         raise UsageError(
             "The layout is not that of the index: make it with plan_layout from the same lengths and views."
         )
-    own = {
+    own: dict[str, Any] = {
         "schema": SCHEMA,
         "views": int(views),
         "rows": int(layout.rows),
@@ -247,6 +294,8 @@ def _attributes(index: Index, views: int, layout: Layout, given: Mapping[str, An
         "plan_digest": index.digest(),
         "index_digest": index.content_digest(),
     }
-    if taken := [key for key in own if key in given and given[key] != own[key]]:
+    if folder != INDEX:
+        own |= {"schema": EXTENDED, INDEX: folder, "earlier_rows": list(layout.earlier_rows)}
+    if taken := [key for key in OWN if key in given and given[key] != own.get(key)]:
         raise UsageError(f"The attributes {', '.join(taken)} are the store's own; give others.")
-    return plain({**given, **own})
+    return sealed({**given, **own})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +14,13 @@ from zarr.codecs import Crc32cCodec
 
 from ..errors import UsageError
 from ..version import __version__
+from .arrays import DTYPES, FILLS
 from .ledger import VideoOutcome
 from .publish import ARRAYS, DONE, publish_shard
 from .reader import Reader
 from .rows import StoreRows
-from .stream_files import DTYPES, StreamFiles
+from .stream_files import StreamFiles
 from .video_cubes import VideoCubes
-
-_FILL = {"cubes": 0.0, "frames": -1, "seconds": 0.0}  # frames of -1 = padding, also for plain Zarr readers
 
 
 class Stream(StreamFiles):
@@ -43,6 +41,7 @@ class Stream(StreamFiles):
         frames: np.ndarray,
         seconds: np.ndarray,
         outcomes: Sequence[VideoOutcome],
+        replaces: str | None = None,
     ) -> bool:
         """Commit a whole shard: atomic, durable, first writer wins.
 
@@ -50,8 +49,9 @@ class Stream(StreamFiles):
         ----------
         cubes : [rows, K, K, D] float16, all rows of `store.shard_row_range(shard)`; padding is 0
         frames : [rows, 3] int32, first, centre and stop frame in decode order; padding is -1
-        seconds : [rows] float64, presentation time of the centre frame
+        seconds : [rows] float64, presentation time of the centre frame; padding is NaN
         outcomes : one for each of `store.shard_videos(shard)`, in that order
+        replaces : `publish.marker_digest` of the marker that this content is to replace; None = a shard not done yet
 
         Returns
         -------
@@ -75,10 +75,21 @@ class Stream(StreamFiles):
         ledger = {
             "rows": stop - start,
             "videos": [outcome.to_dict() for outcome in outcomes],
-            "job": os.environ.get("SLURM_JOB_ID"),
+            "stream": self.name,
+            "fingerprint": self.fingerprint,
+            "plan": self.store.shard_plan(shard),
             "versions": {"vidatt": __version__, "zarr": zarr.__version__, "numpy": np.__version__},
         }
-        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=self.store.equal_lengths)
+        dense = self._all_there(shard, outcomes)
+        return publish_shard(self.path, shard, arrays, ledger, keep_zeros=dense, replaces=replaces)
+
+    def _all_there(self, shard: int, outcomes: Sequence[VideoOutcome]) -> bool:
+        """Whether every row of a shard is a real segment; else chunks of padding are left out and cost nothing."""
+        videos = self.store.shard_videos(shard)
+        lengths = self.store.index.length[videos.start : videos.stop].tolist()
+        # By the shard alone: its bytes stay the same when the store is extended by videos of another length.
+        equal = set(lengths) == {self.store.chunk_rows}
+        return equal and [outcome.segments for outcome in outcomes] == lengths
 
     def _check(self, shard: int, frames: np.ndarray, outcomes: Sequence[VideoOutcome]) -> None:
         """Refuse a ledger that tells other videos or other segments than the rows do."""
@@ -154,7 +165,7 @@ class Stream(StreamFiles):
 
 def build_stream(path: Path, store: StoreRows, cube_shape: tuple[int, int, int], attributes: Mapping[str, Any]) -> None:
     """Write the empty Zarr group of a stream at `path`, outside the store."""
-    group = zarr.create_group(str(path), zarr_format=3, attributes=dict(attributes))
+    group = zarr.create_group(path, zarr_format=3, attributes=dict(attributes))
     for name, tail in zip(ARRAYS, (cube_shape, (3,), ()), strict=True):
         group.create_array(
             name,
@@ -164,7 +175,7 @@ def build_stream(path: Path, store: StoreRows, cube_shape: tuple[int, int, int],
             shards=(store.shard_rows, *tail),
             compressors=[Crc32cCodec()],
             filters=None,
-            fill_value=_FILL[name],
+            fill_value=FILLS[name],
             # Flat keys: the default makes three folders a shard.
             chunk_key_encoding={"name": "default", "configuration": {"separator": "."}},
         )

@@ -47,7 +47,7 @@ def synthetic_shard(stream: Stream, shard: int, seed: int = 0) -> dict[str, Any]
     rng = np.random.default_rng([seed, shard])
     cubes = np.zeros((stop - start, *stream.cube_shape), np.float16)
     frames = np.full((stop - start, 3), -1, np.int32)
-    seconds = np.zeros(stop - start)
+    seconds = np.full(stop - start, np.nan)
     outcomes = []
     for position in store.shard_videos(shard):
         T = int(store.index.length[position])

@@ -48,9 +48,10 @@ def doctor() -> tuple[DoctorReport, str, int]:
 @click.option("--check", "folder", type=click.Path(path_type=Path), help="Report missing, surplus, misnamed videos.")
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A setting of the dataset.")
+@click.option("--follow-links", is_flag=True, help="Let links lead out of the video folder.")
 @common
 def datasets(
-    name: str | None, folder: Path | None, annotations: Path | None, options: tuple[str, ...]
+    name: str | None, folder: Path | None, annotations: Path | None, options: tuple[str, ...], follow_links: bool
 ) -> tuple[DatasetList | DatasetDescription | DatasetCheck, str, int]:
     """List the datasets, explain one, or check its files.
 
@@ -69,7 +70,13 @@ def datasets(
     if folder is None:
         info = DatasetDescription.of(describe(name))
         return info, dataset_text(info), 0
-    catalogue = load_catalogue(name, annotations=annotations, videos=folder, options=assignments("--option", options))
+    catalogue = load_catalogue(
+        name,
+        annotations=annotations,
+        videos=folder,
+        options=assignments("--option", options),
+        follow_links=follow_links,
+    )
     report = check(name, catalogue, folder)
     result = DatasetCheck(
         dataset=name,
@@ -77,7 +84,7 @@ def datasets(
         missing=tuple(report.missing),
         surplus=tuple(report.surplus),
         misnamed=tuple(report.misnamed),
-        outside=tuple(report.outside),
+        outside=() if follow_links else tuple(report.outside),
         notes=tuple(catalogue.notes),
     )
     return result, check_text(result), 1 if report.missing or report.misnamed or report.outside else 0

@@ -20,6 +20,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option("--videos", type=click.Path(path_type=Path), help="Video folder [$VIDATT_DATA/NAME, else ./data/NAME].")
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A setting of the dataset.")
+@click.option("--follow-links", is_flag=True, help="Read videos that links lead to outside the video folder.")
 @click.option(
     "--store", type=click.Path(path_type=Path), help="[$VIDATT_CACHE/NAME.zarr, else ./cache-store/NAME.zarr]"
 )
@@ -35,9 +36,9 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option(
     "--segments", type=click.IntRange(1), metavar="T", help="Segments per video: short for --sampler uniform:T."
 )
-@click.option("--sampler", metavar="RULE", help="uniform:T, centre:T, every:N, fps:R or windows:L:S:M.")
+@click.option("--sampler", metavar="RULE", help="uniform:T, centre:T, every:N, fps:R, windows:L:S:M or random:P:F.")
 @click.option("--window", type=click.IntRange(1), metavar="FRAMES", help="Frames kept free behind a segment's first.")
-@click.option("--views", default="center", show_default=True, help="Crops of each segment: center, 10crop, train:K.")
+@click.option("--views", metavar="SET[+SET]", help="Crops of each segment: center, 10crop, train:K [center].")
 @click.option("--flow-preset", default="tsn", show_default=True, help="TV-L1 parameters: tsn, opencv or fast.")
 @click.option("--flow-engine", default="auto", show_default=True, help="numba, torch, triton, opencv or auto.")
 @click.option(
@@ -50,10 +51,19 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 @click.option("--decoders", type=click.IntRange(1), help="Decoding children per worker.")
 @click.option("--batch", type=click.IntRange(1), help="Segments per pass through a backbone [CPU 8, CUDA 64].")
 @click.option("--decode-timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, metavar="S")
-@click.option("--decode-memory", type=click.FloatRange(0), default=0.0, metavar="GB", help="Limit of a decoder [none].")
+@click.option("--decode-memory", type=click.FloatRange(0), metavar="GB", help="Limit of a decoder, 0 for none [2].")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of videos and of random weights.")
+@click.option(
+    "--retry",
+    is_flag=False,
+    flag_value="all",
+    metavar="[OUTCOME,...]",
+    help="Look again at videos that are missing, unreadable, ... [all that are not ok].",
+)
+@click.option("--extend", is_flag=True, help="Take new videos and labels into the store that is there.")
+@click.option("--reuse", type=click.Path(path_type=Path), metavar="STORE", help="Copy equal videos' cubes from it.")
 @click.option("--dry-run", is_flag=True, help="Print the plan with an estimate and write nothing.")
 @common
 def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
@@ -63,6 +73,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     Example:
       vidatt extract --dataset ucf101 --videos /data/UCF-101 --annotations /data/ucfTrainTestlist
     """
+    from ..extract.decoder import MEMORY_BYTES
     from ..extract.recipes import find_recipe, recipe_streams
     from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
     from ..pipelines.extraction.extract import extract as run
@@ -98,7 +109,11 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         decoders=given["decoders"],
         batch_segments=given["batch"],
         decode_timeout_seconds=given["decode_timeout"],
-        decode_memory_bytes=int(given["decode_memory"] * 1e9),
+        decode_memory_bytes=MEMORY_BYTES if given["decode_memory"] is None else int(given["decode_memory"] * 1e9),
+        follow_links=given["follow_links"],
+        retry=_outcomes(given["retry"]),
+        extend=given["extend"],
+        reuse=given["reuse"],
     )
     if given["dry_run"]:
         from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
@@ -107,6 +122,15 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         return plan, plan_text(plan), 0
     summary = run(config).to_dict()
     return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
+
+
+def _outcomes(text: str | None) -> tuple[str, ...]:
+    """Read the outcomes of --retry; none given = all, and without the option none."""
+    from ..pipelines.extraction.config import RETRYABLE
+
+    if text is None:
+        return ()
+    return RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

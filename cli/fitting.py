@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
+@click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
 @click.option("--preset", help="Named settings of the head [paper, or what the head's page recommends].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the head or of its fit.")
 @click.option("--aggregator", metavar="NAME", help="What runs over time, in heads with a choice of it.")
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True)
 @common
 def fit_head(
-    head: str, store: Path | None, on: Path | None, streams: str | None, split: str | None, preset: str,
-    settings: tuple[str, ...], aggregator: str | None, classifier: str,
+    head: str, store: Path | None, on: Path | None, streams: str | None, split: str | None, views: str | None,
+    preset: str | None, settings: tuple[str, ...], aggregator: str | None, classifier: str,
     validation: float, skip_truncated: bool, out: Path | None, device: str, seed: int,
     sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int,
 ) -> tuple[FitResult | SweepResult, str, int]:  # fmt: skip
@@ -81,6 +82,7 @@ def fit_head(
         store=store,
         streams=_names(streams),
         split=split,
+        views=views,
         preset=preset or default_preset(head),
         settings=assignments("--set", settings + ((f"aggregator={aggregator}",) if aggregator else ())),
         seed=seed,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store.")
+@click.option("--store", type=click.Path(path_type=Path), help="Another store, or another place of its own.")
 @click.option("--split", help="Another split than the run was fitted on.")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option("--rule", metavar="NAME", help="stan, where-and-when or untrimmednet [by what the head gives].")
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--attention", default="head", show_default=True, help="head, random or uniform; not head: the floor.")
 @click.option("--out", type=click.Path(path_type=Path), help="Submission file [in the run].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
+@click.option("--allow-seen", is_flag=True, help="Also read videos that the run was fitted or selected on, and say so.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def detect(settings: tuple[str, ...], **given: Any) -> tuple[DetectionResult, str, int]:
@@ -44,7 +45,7 @@ def detect(settings: tuple[str, ...], **given: Any) -> tuple[DetectionResult, st
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store.")
+@click.option("--store", type=click.Path(path_type=Path), help="Another store, or another place of its own.")
 @click.option("--split", help="Another split than the run was fitted on.")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
 @click.option("--rule", default="threshold", show_default=True, metavar="NAME", help="threshold, minmax or contour.")
@@ -52,6 +53,7 @@ def detect(settings: tuple[str, ...], **given: Any) -> tuple[DetectionResult, st
 @click.option("--attention", default="head", show_default=True, help="head, random or uniform; not head: the floor.")
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file [in the run].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random attention.")
+@click.option("--allow-seen", is_flag=True, help="Also read videos that the run was fitted or selected on, and say so.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def locate(settings: tuple[str, ...], **given: Any) -> tuple[LocationResult, str, int]:

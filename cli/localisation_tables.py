@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .tables import table
+from .tables import seen_lines, seen_mark, table
 
 if TYPE_CHECKING:
     from ..pipelines.localisation.detect import DetectionResult
@@ -18,6 +18,7 @@ def detect_text(result: DetectionResult) -> str:
         f"{result.out}: {result.proposals} proposals in {result.videos_with_proposals} of {result.videos} "
         f"videos{_missing(result)}",
         f"rule {result.rule} ({_settings(result)}), attention {result.attention}, class scores {result.class_scores}",
+        *seen_lines(result.seen, result.seen_note),
         *(f"note: {note}" for note in result.notes),
     ]
     if result.measures is None:
@@ -29,7 +30,7 @@ def detect_text(result: DetectionResult) -> str:
             measure.rule_text,
             f"{measure.instances} true intervals of {measure.classes} classes in {measure.videos} videos; "
             f"{measure.detections_elsewhere} proposals in videos without one",
-            table(header, [["", *measure.map, measure.average_map]]),
+            table(header, [[seen_mark(result.seen), *measure.map, measure.average_map]]),
         ]
     return "\n".join(lines)
 
@@ -40,6 +41,7 @@ def locate_text(result: LocationResult) -> str:
         f"{result.out}: {result.boxes} boxes in {result.frames} sampled frames of {result.videos} "
         f"videos{_missing(result)}",
         f"rule {result.rule} ({_settings(result)}), attention {result.attention}, maps are {result.maps}",
+        *seen_lines(result.seen, result.seen_note),
     ]
     measures = result.measures
     if measures is None:
@@ -50,7 +52,10 @@ def locate_text(result: LocationResult) -> str:
         f"of {measures.videos} videos, which have {measures.frames_without} sampled frames without one",
         table(
             ["at overlap", *(f"{t:g}" for t in measures.thresholds)],
-            [["frame-hit", *measures.frame_hit], ["frame-mAP", *measures.frame_map]],
+            [
+                [f"frame-hit{seen_mark(result.seen)}", *measures.frame_hit],
+                [f"frame-mAP{seen_mark(result.seen)}", *measures.frame_map],
+            ],
         ),
         "frame-hit: share of the frames with a true box whose box overlaps the first one, no class, pixels counted as "
         "in the public code; frame-mAP: all frames and true boxes, by class and confidence",

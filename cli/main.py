@@ -16,7 +16,7 @@ from .fitting import fit_head
 from .localisation import detect, locate
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_detections, fuse
-from .stores import cache
+from .stores import cache, status
 
 
 class _Door(click.Group):
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, reproduce, cache,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, reproduce, cache, status,
     datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)

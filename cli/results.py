@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...|SCORES", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), help="Another place of the same store; for SCORES: labels.")
+@click.option(
+    "--store", type=click.Path(path_type=Path), help="Another store, or another place of its own; for SCORES: labels."
+)
 @click.option("--split", help="Another split than the run was fitted on; for SCORES: of the store.")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
+@click.option("--views", metavar="SET", help="The store's views to average over: center, 10crop, train [not train].")
 @click.option("--protocol", metavar="official", help="Give the number that the dataset's official protocol asks for.")
 @click.option("--average-clips", is_flag=True, help="Of SCORES: rows of one id are clips of one video.")
+@click.option(
+    "--allow-seen", is_flag=True, help="Also score videos that the run was fitted or selected on, and say so."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def evaluate(
-    runs: tuple[Path, ...], store: Path | None, split: str | None, part: str, protocol: str | None,
-    average_clips: bool, device: str,
+    runs: tuple[Path, ...], store: Path | None, split: str | None, part: str, views: str | None, protocol: str | None,
+    average_clips: bool, allow_seen: bool, device: str,
 ) -> tuple[Evaluation | OfficialEvaluation, str, int]:  # fmt: skip
     """Score a run on the videos it never saw: top-1, top-5, class mean, mAP, confusion matrix, per-class table.
 
@@ -49,6 +55,8 @@ def evaluate(
     if any(run.suffix in (".npz", ".csv") for run in runs):
         from ..pipelines.results.score_evaluation import evaluate_scores
 
+        if views is not None:
+            raise UsageError("--views is for runs: a file has the scores of videos.")
         if len(runs) > 1:
             raise UsageError("Give one file of scores, or runs; `vidatt fuse` brings several files together.")
         result = evaluate_scores(
@@ -58,6 +66,7 @@ def evaluate(
             part=part,
             average_clips=average_clips,
             by_official_protocol=protocol is not None,
+            allow_seen=allow_seen,
         )
         return result, evaluation_text(result), 0
     if average_clips:
@@ -67,12 +76,14 @@ def evaluate(
     from ..pipelines.runs.measured import Evaluation
 
     if protocol:
-        number = evaluate_officially(runs, store_path=store, split=split, device=device)
+        number = evaluate_officially(
+            runs, store_path=store, split=split, device=device, views=views, allow_seen=allow_seen
+        )
         told = evaluation_text(number) if isinstance(number, Evaluation) else official_text(number)
         return number, told, 0
     if len(runs) > 1:
         raise UsageError("Several runs make one number with --protocol official; `vidatt compare` only shows them.")
-    result = score(runs[0], store_path=store, split=split, part=part, device=device)
+    result = score(runs[0], store_path=store, split=split, part=part, device=device, views=views, allow_seen=allow_seen)
     return result, evaluation_text(result), 0
 
 
@@ -113,8 +124,12 @@ def evaluate_detections(
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--split", help="A split that all were evaluated on [each run's own].")
 @click.option("--part", type=click.Choice(["test", "train", "validation"]), default="test", show_default=True)
+@click.option("--store", type=click.Path(path_type=Path), help="The store they were evaluated on [each run's own].")
+@click.option("--allow-seen", is_flag=True, help="Also compare on videos that a run was fitted or selected on.")
 @common
-def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[Comparison, str, int]:
+def compare(
+    runs: tuple[Path, ...], split: str | None, part: str, store: Path | None, allow_seen: bool
+) -> tuple[Comparison, str, int]:
     """Print runs side by side, and test each pair on the videos that both were evaluated on (McNemar, exact).
 
     \b
@@ -124,7 +139,7 @@ def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[Compa
     from ..pipelines.results.compare import compare as side_by_side
     from .results_tables import compare_text
 
-    result = side_by_side(runs, split=split, part=part)
+    result = side_by_side(runs, split=split, part=part, store_path=store, allow_seen=allow_seen)
     return result, compare_text(result), 0
 
 
@@ -133,11 +148,11 @@ def compare(runs: tuple[Path, ...], split: str | None, part: str) -> tuple[Compa
 @click.option("--method", required=True, metavar="NAME", help="mean, product, max, weighted, awl or mkl.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the method.")
 @click.option("--file-scores", default="probabilities", show_default=True, help="probabilities or logits.")
+@click.option("--store", type=click.Path(path_type=Path), help="The store they were evaluated on [each run's own].")
+@click.option("--allow-seen", is_flag=True, help="Also fuse scores of videos that a part was fitted or selected on.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder of the fusion.")
 @common
-def fuse(
-    parts: tuple[Path, ...], method: str, settings: tuple[str, ...], file_scores: str, out: Path
-) -> tuple[FusionResult, str, int]:
+def fuse(settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, int]:
     """Fuse the test scores of runs (and of .npz or CSV files); weights are learned on validation scores only.
 
     \b
@@ -149,6 +164,5 @@ def fuse(
     from ..pipelines.results.fusion import fuse as run
     from .results_tables import evaluation_text
 
-    assigned = assignments("--set", settings)
-    result = run(FuseConfig(parts=parts, method=method, settings=assigned, file_scores=file_scores, out=out))
+    result = run(FuseConfig(settings=assignments("--set", settings), **given))
     return result, evaluation_text(result), 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .tables import figure, table
+from ..pipelines.runs.measured import Evaluation
+from .tables import figure, seen_lines, seen_mark, table
 
 if TYPE_CHECKING:
     from ..pipelines.localisation.submission import DetectionEvaluation
     from ..pipelines.results.compare import Comparison
-    from ..pipelines.runs.measured import Evaluation, Official, OfficialEvaluation
+    from ..pipelines.runs.measured import Official, OfficialEvaluation
 
 
 def evaluation_text(result: Evaluation) -> str:
@@ -30,7 +31,7 @@ def official_text(result: OfficialEvaluation) -> str:
     """Return the numbers of several runs together, and a row each."""
     keys = list(result.metrics.to_dict())
     rows = [
-        [run.run, run.split, f"{run.videos} of {run.listed}"]
+        [run.run + seen_mark(run.seen), run.split, f"{run.videos} of {run.listed}"]
         + [figure(getattr(run.metrics, key), digits=4) for key in keys]
         for run in result.runs
     ]
@@ -38,11 +39,15 @@ def official_text(result: OfficialEvaluation) -> str:
 
 
 def _numbers(result: Evaluation | OfficialEvaluation) -> list[str]:
+    seen = result.seen if isinstance(result, Evaluation) else sum(run.seen or 0 for run in result.runs)
     of_split = "" if result.split is None else f" of split {result.split}"
     lines = [
         f"{result.run}: {result.videos} videos{of_split} ({result.protocol})",
-        ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.to_dict().items() if v is not None),
+        ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.to_dict().items() if v is not None) + seen_mark(seen),
+        *seen_lines(seen, result.seen_note if isinstance(result, Evaluation) else None),
     ]
+    if isinstance(result, Evaluation) and result.scores is not None:
+        lines.append(f"scores in {result.scores}")
     if result.missing:
         lines.append(f"{result.missing} videos of the list have no scores and are not counted")
     return lines if result.official is None else [*lines, _official(result.official)]
@@ -86,7 +91,17 @@ def compare_text(result: Comparison) -> str:
     for number, run in enumerate(result.runs, start=1):
         told = [str(x) for x in (run.split, run.seed, run.videos)]
         figures = [figure(x) for x in (run.metrics.top1, run.metrics.class_mean, run.metrics.map)]
-        rows.append([str(number), run.run, run.head, run.preset, "+".join(run.streams) or "-", *told, *figures])
+        rows.append(
+            [
+                str(number),
+                run.run + seen_mark(run.seen),
+                run.head,
+                run.preset,
+                "+".join(run.streams) or "-",
+                *told,
+                *figures,
+            ]
+        )
     lines = [table(header, rows), ""]
     pairs = [
         [
@@ -105,5 +120,6 @@ def compare_text(result: Comparison) -> str:
         for pair in result.pairs
         if pair.only_a or pair.only_b
     ]
+    lines += [line for run in result.runs for line in seen_lines(run.seen, run.seen_note)]
     equal = "the same" if result.fingerprints_equal else "NOT the same: the runs read different features"
     return "\n".join([*lines, f"fingerprints of the streams that runs share: {equal}"])

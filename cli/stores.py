@@ -1,4 +1,4 @@
-"""The commands on a store: `vidatt cache ...`."""
+"""The commands on a store: `vidatt cache ...` and `vidatt status`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from ..errors import UsageError
 from .door import assignments, common
 
 if TYPE_CHECKING:
+    from ..pipelines.stores.compare import StoreDifference
     from ..pipelines.stores.exchange import ExportResult, ImportResult
     from ..pipelines.stores.info import StoreInfo
+    from ..pipelines.stores.merge import MergeResult
+    from ..pipelines.stores.remove import RemovedStream
+    from ..pipelines.stores.status import StoreStatus
+    from ..pipelines.stores.verify import VerifyResult
 
 
 @click.group()
 def cache() -> None:
-    """Look into a store, and exchange it with other programs."""
+    """Look into a store, check it, and exchange it with other programs."""
 
 
 @cache.command("info")
@@ -35,6 +40,98 @@ def cache_info(store: Path) -> tuple[StoreInfo, str, int]:
 
     result = store_info(store)
     return result, info_text(result), 0
+
+
+@cache.command("verify")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
+@common
+def cache_verify(store: Path, streams: str | None) -> tuple[VerifyResult, str, int]:
+    """Read every byte of a store and compare it with markers, recipes and sampler; exit code 1 if anything is bad.
+
+    \b
+    Example:
+      vidatt cache verify ucf101.zarr
+    """
+    from ..pipelines.stores.verify import verify_store
+    from .stores_tables import verify_text
+
+    result = verify_store(store, _names(streams))
+    return result, verify_text(result), 1 if result.bad else 0
+
+
+@cache.command("rm")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("stream")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@common
+def cache_rm(store: Path, stream: str, dry_run: bool) -> tuple[RemovedStream, str, int]:
+    """Remove a stream from a store, with its shards and outcomes.
+
+    \b
+    Example:
+      vidatt cache rm ucf101.zarr flow --dry-run
+    """
+    from ..pipelines.stores.remove import remove_stream
+    from .stores_tables import remove_text
+
+    result = remove_stream(store, stream, dry_run=dry_run)
+    return result, remove_text(result), 0
+
+
+@cache.command("diff")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@common
+def cache_diff(first: Path, second: Path) -> tuple[StoreDifference, str, int]:
+    """Say in what two stores differ: plan, videos, recipes, cubes; exit code 0 if in nothing, else 1.
+
+    \b
+    Example:
+      vidatt cache diff cpu.zarr gpu.zarr
+    """
+    from ..pipelines.stores.compare import compare_stores
+    from .stores_tables import difference_text
+
+    result = compare_stores(first, second)
+    return result, difference_text(result), 0 if result.equal else 1
+
+
+@cache.command("merge")
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--into", required=True, type=click.Path(path_type=Path), help="The store that gets their shards.")
+@click.option("--dry-run", is_flag=True, help="Compare everything, write nothing.")
+@common
+def cache_merge(stores: tuple[Path, ...], into: Path, dry_run: bool) -> tuple[MergeResult, str, int]:
+    """Gather the shards of stores of one plan, such as slices extracted on machines without a shared folder.
+
+    \b
+    Example:
+      vidatt cache merge slice-0.zarr slice-1.zarr --into ucf101.zarr
+    """
+    from ..pipelines.stores.merge import merge_stores
+    from .stores_tables import merge_text
+
+    result = merge_stores(stores, into, dry_run=dry_run)
+    return result, merge_text(result), 0
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--check", is_flag=True, help="Exit code 1 unless every stream is complete.")
+@common
+def status(store: Path, check: bool) -> tuple[StoreStatus, str, int]:
+    """Say how far a store is: shards done, outcomes, what could be retried, size.
+
+    \b
+    Example:
+      vidatt status ucf101.zarr --check
+    """
+    from ..pipelines.stores.status import store_status
+    from .stores_tables import status_text
+
+    result = store_status(store)
+    return result, status_text(result), 1 if check and not result.complete else 0
 
 
 @cache.command("export")

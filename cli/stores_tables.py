@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .tables import duration, failures, size
 
 if TYPE_CHECKING:
+    from ..pipelines.stores.compare import StoreDifference
     from ..pipelines.stores.exchange import ExportResult, ImportResult
     from ..pipelines.stores.info import StoreInfo
+    from ..pipelines.stores.merge import MergeResult
+    from ..pipelines.stores.remove import RemovedStream
+    from ..pipelines.stores.status import StoreStatus
+    from ..pipelines.stores.verify import VerifyResult
+
+MOST = 20
+"""Lines about single shards or videos; `--json` has all of them."""
 
 
 def info_text(result: StoreInfo) -> str:
@@ -65,3 +74,100 @@ def import_text(result: ImportResult) -> str:
     if result.not_listed:
         lines.append(f"  {result.not_listed} arrays are not in the manifest and were left out")
     return "\n".join([*lines, *(f"  note: {note}" for note in result.notes)])
+
+
+def verify_text(result: VerifyResult) -> str:
+    """Return what is bad in a store, and the command that mends it."""
+    rate = result.bytes / 1e6 / max(result.seconds, 1e-3)
+    bad = f"{len(result.bad)} bad" if result.bad else "all good"
+    lines = [f"{result.store}: {bad}; {size(result.bytes)} in {duration(result.seconds)}, {rate:.0f} MB/s"]
+    lines += [
+        f"  {name}: {stream.shards_done} of {result.shards} shards done, {stream.shards_bad} bad"
+        for name, stream in result.streams.items()
+    ]
+    for bad_one in result.bad[:MOST]:
+        where = bad_one.stream if bad_one.shard is None else f"{bad_one.stream} shard {bad_one.shard}"
+        lines.append(f"  {where}: {bad_one.reason}{_some(bad_one.videos)}")
+    lines += _more(len(result.bad))
+    return "\n".join([*lines, *([f"  mend it with `{result.command}`"] if result.command else [])])
+
+
+def remove_text(result: RemovedStream) -> str:
+    """Return what was removed."""
+    verb = "would be" if result.dry_run else "is"
+    return (
+        f"{result.store}: stream {result.stream} {verb} removed, {result.shards} shards, {result.files} files, "
+        f"{size(result.bytes)}"
+    )
+
+
+def difference_text(result: StoreDifference) -> str:
+    """Return in what two stores differ."""
+    lines = [f"{result.first} and {result.second}: {'equal' if result.equal else 'different'}"]
+    lines += [f"  {line}" for line in result.plan]
+    for what, names in (
+        ("videos of the first alone", result.only_first),
+        ("videos of the second alone", result.only_second),
+        ("videos with another path, label, split or length", result.described),
+        ("streams of the first alone", result.streams_only_first),
+        ("streams of the second alone", result.streams_only_second),
+    ):
+        if names:
+            lines.append(f"  {len(names)} {what}: {', '.join(names[:3])}{', ...' if names[3:] else ''}")
+    for name, stream in result.streams.items():
+        lines.append(
+            f"  {name}: {len(stream.different)} of {stream.compared} videos differ"
+            + (f", by {stream.max_abs:g} at most" if stream.max_abs else "")
+            + "".join(
+                f"; {count} done in the {which} alone"
+                for count, which in ((stream.only_first, "first"), (stream.only_second, "second"))
+                if count
+            )
+        )
+        lines += [f"    recipe {line}" for line in stream.recipe]
+        for video in stream.different[:MOST]:
+            cubes = "cubes not comparable" if video.max_abs is None else f"cubes by {video.max_abs:g}"
+            outcomes = " and ".join(dict.fromkeys(video.outcomes))
+            lines.append(f"    {video.id}: {cubes}{', other frames' if video.frames else ''}, {outcomes}")
+        lines += _more(len(stream.different))
+    return "\n".join(lines)
+
+
+def merge_text(result: MergeResult) -> str:
+    """Return what was gathered."""
+    done = "would take" if result.dry_run else "took"
+    lines = [f"{result.into} {done} {size(result.bytes)} from {len(result.sources)} stores, {duration(result.seconds)}"]
+    lines += [
+        f"  {name}: {stream.taken} shards, {stream.there} were there, {stream.missing} of {result.shards} are missing"
+        for name, stream in result.streams.items()
+    ]
+    return "\n".join(lines)
+
+
+def status_text(result: StoreStatus) -> str:
+    """Return how far a store is."""
+    state = "complete" if result.complete else "not complete"
+    lines = [f"{result.store}: {state}; {result.videos} videos in {result.shards} shards"]
+    for name, stream in result.streams.items():
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in stream.outcomes.items()) or "no video yet"
+        lines.append(
+            f"  {name}: {stream.shards_done} of {result.shards} shards, {size(stream.bytes)}; {outcomes}"
+            + (f"; damaged: {', '.join(stream.damaged[:3])}" if stream.damaged else "")
+        )
+    if result.at_work:
+        lines.append(f"  {result.at_work} writers at work")
+    if result.retryable:
+        lines.append(f"  {result.retryable} videos could be retried: repeat the `vidatt extract ...` with --retry")
+    if result.command:
+        lines.append(f"  {'mend it' if 'repair' in result.command else 'continue'} with `{result.command}`")
+    return "\n".join(lines)
+
+
+def _some(videos: Sequence[str]) -> str:
+    if not videos:
+        return ""
+    return f"; videos {', '.join(videos[:3])}" + (f" and {len(videos) - 3} more" if videos[3:] else "")
+
+
+def _more(count: int) -> list[str]:
+    return [f"  ... and {count - MOST} more (--json lists all)"] if count > MOST else []

@@ -54,7 +54,25 @@ def summary_text(result: Mapping[str, Any]) -> str:
         )
     if result["given_up"]:
         lines.append(f"  given up: shards {result['given_up']}; run the same command again to retry them")
-    return "\n".join(lines + failures(result["failed"]))
+    if result["reused"]:
+        lines.append(f"  {result['reused']} videos were copied from another store")
+    if result["retried"]:
+        lines.append(f"  {result['retried']} videos were looked at again, {result['changed']} end otherwise now")
+    lines += _longer(result["longer"])
+    lines += failures(result["failed"])
+    if result["retryable"]:
+        lines.append(f"  when {result['retryable']} of them are mended, look again: {result['retry_command']}")
+    return "\n".join(lines)
+
+
+def _longer(ids: Sequence[str]) -> list[str]:
+    """Say what becomes of videos to retry that a store has no room for."""
+    if not ids:
+        return []
+    return [
+        f"  {len(ids)} videos, such as {ids[0]}, have other segments now than the store has rows for: they stay as "
+        "they are; give a new --store, and this one as --reuse"
+    ]
 
 
 def plan_text(plan: Mapping[str, Any]) -> str:
@@ -69,11 +87,32 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         f"  free disk: {size(plan['free_bytes'])}",
         f"  about {duration(plan['estimated_seconds'])} with {plan['workers']} workers on {plan['device']}, measured "
         f"on {plan['sampled_videos']} videos",
+        f"  a decoder is stopped after {plan['decode_timeout_seconds']:g} s without a sign of life, and may take "
+        + (size(plan["decode_memory_bytes"]) if plan["decode_memory_bytes"] else "any memory"),
     ]
+    if plan["added"]:
+        lines.append(f"  the store is extended by {plan['added']} videos")
+    if plan["retried"]:
+        lines.append(f"  {plan['retried']} videos are looked at again")
+    lines += _longer(plan["longer"])
+    if plan["reusable"]:
+        lines.append(f"  up to {plan['reusable']} videos are copied from another store")
     if plan["missing"]:
         some = ", ".join(plan["missing"][:3])
         lines.append(f"  {len(plan['missing'])} videos are not there, such as {some}")
     return "\n".join(lines)
+
+
+def seen_mark(seen: int | None) -> str:
+    """Return what stands behind a figure on videos that a run was fitted or selected on."""
+    return " (SEEN)" if seen else ""
+
+
+def seen_lines(seen: int | None, note: str | None) -> list[str]:
+    """Return the line that says what a run has seen of the videos, if there is anything to say."""
+    if note is None:
+        return []
+    return [f"SEEN: {note}; these figures say nothing about new videos" if seen else f"note: {note}"]
 
 
 def figure(value: float | None, *, digits: int = 3) -> str:

@@ -2,7 +2,8 @@
 
 A child is started as a fresh interpreter (not forked: threads and CUDA do not survive a fork, and no `__main__` of the
 user's is imported twice), talks over a socket, ignores Ctrl-C and SIGTERM (its parent decides) and dies with
-its parent.
+its parent, whatever C code it hangs in. The kernel ties that to the *thread* that started it, so one thread that lives
+as long as the process starts them all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -56,6 +58,21 @@ def run_child(entry: str, descriptor: int, parent: int) -> None:
         os._exit(1)
 
 
+_CRASHES = frozenset(
+    (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP)
+)
+"""Signals that a process brings upon itself; whatever else kills one comes from outside."""
+_starting = ThreadPoolExecutor(1, thread_name_prefix="children")
+
+
+def _new_starter() -> None:
+    global _starting  # noqa: PLW0603 - threads do not survive a fork
+    _starting = ThreadPoolExecutor(1, thread_name_prefix="children")
+
+
+os.register_at_fork(after_in_child=_new_starter)
+
+
 class Child:
     """A running child; `connection` sends and receives picklable objects.
 
@@ -71,12 +88,13 @@ class Child:
         command = [sys.executable, "-P", "-c", _START, entry, str(theirs.fileno()), str(os.getpid())]
         path = os.pathsep.join(p for p in sys.path if p)
         with theirs:
-            self.process = subprocess.Popen(
+            self.process = _starting.submit(
+                subprocess.Popen[bytes],
                 command,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": path, **(environment or {})},
-            )
+            ).result()
         self.connection: Connection[Any, Any] = Connection(ours.detach())
 
     def receive(self) -> Any:
@@ -84,12 +102,15 @@ class Child:
 
         Raises
         ------
-        EOFError, ConnectionResetError
+        EOFError
             If the child is gone.
         ChildBugError
             If its own code failed.
         """
-        message = self.connection.recv()
+        try:
+            message = self.connection.recv()
+        except OSError as error:  # reset, or its end came in the middle of a message
+            raise EOFError(str(error)) from error
         if isinstance(message, Bug):
             self.kill()
             raise ChildBugError(f"vidatt failed in a child process:\n{message.traceback}")
@@ -113,3 +134,9 @@ class Child:
         if code < 0:
             return f"killed by signal {signal.Signals(-code).name}"
         return f"ended with exit code {code}"
+
+    @property
+    def killed_from_outside(self) -> bool:
+        """Whether a reaped child was killed by the system or by somebody, and did not crash by itself."""
+        code = self.process.returncode
+        return code is not None and code < 0 and -code not in _CRASHES

@@ -127,6 +127,7 @@ class Extractor:
         feeder.start()
         try:
             yield from self._collect(outbox, progress)
+            feeder.join()  # it has nothing left to say: its decoders stay for the next run
         finally:
             self._stop.set()
             while feeder.is_alive():  # it may wait for a decoder, or for room in the queue
@@ -140,7 +141,7 @@ class Extractor:
             self._stop.clear()
 
     def _collect(self, outbox: queue.Queue[Any], progress: Callable[[VideoReport], None]) -> Iterator[ShardArrays]:
-        cubes: list[np.ndarray] = []
+        cubes: list[_Cubes] = []
         ends: dict[int, VideoEnd] = {}
         waiting: list[tuple[_Batch, torch.Tensor]] = []
         while (item := outbox.get()) is not None:
@@ -154,7 +155,7 @@ class Extractor:
                 ends[item.video] = item.end
                 progress(item.end.report)
             elif isinstance(item, ShardJob):
-                cubes = [np.zeros((item.rows, *s.backbone.cube_shape), np.float16) for s in self.streams]
+                cubes = [_Cubes(item.rows, s.backbone.cube_shape) for s in self.streams]
                 ends = {}
             else:
                 while waiting:
@@ -170,7 +171,7 @@ class Extractor:
             output: torch.Tensor = backbone(inputs).to(torch.float16)
         return output
 
-    def _store(self, batch: _Batch, output: torch.Tensor, cubes: list[np.ndarray]) -> None:
+    def _store(self, batch: _Batch, output: torch.Tensor, cubes: list[_Cubes]) -> None:
         values = output.cpu()
         if not torch.isfinite(values).all():
             name = self.streams[batch.stream].name
@@ -178,11 +179,11 @@ class Extractor:
                 f"Stream {name!r}: features beyond float16 (65,504) or NaN; the weights do not fit the preprocessing, "
                 "or the layer has no normalisation."
             )
-        cubes[batch.stream][batch.rows] = values.numpy()
+        cubes[batch.stream].put(batch.rows, values.numpy())
 
-    def _finish(self, job: ShardJob, cubes: list[np.ndarray], ends: dict[int, VideoEnd]) -> ShardArrays:
+    def _finish(self, job: ShardJob, cubes: list[_Cubes], ends: dict[int, VideoEnd]) -> ShardArrays:
         streams = {}
-        for stream, values in zip(self.streams, cubes, strict=True):
+        for stream, made in zip(self.streams, cubes, strict=True):
             frames = np.full((job.rows, 3), -1, np.int32)
             seconds = np.full(job.rows, np.nan)
             for video, row in enumerate(job.first_rows):
@@ -196,8 +197,8 @@ class Extractor:
                 stop = np.minimum(first + window, end.last_frame + 1)
                 frames[rows[here]] = np.stack([first, centre, stop], axis=1)
                 seconds[rows[here]] = end.seconds[centre]
-            values[frames[:, 0] < 0] = 0  # a first pass that was void may have written there
-            streams[stream.name] = StreamArrays(values, frames, seconds)
+            made.clear(frames[:, 0] < 0)  # a first pass that was void may have written there
+            streams[stream.name] = StreamArrays(made.values, frames, seconds)
         videos = range(len(job.videos))
         return ShardArrays(
             job.shard, streams, tuple(ends[v].report for v in videos), tuple(len(ends[v].first_frames) for v in videos)
@@ -264,6 +265,21 @@ class Extractor:
             return tvl1(*pair, preset=stream.flow.preset, engine=stream.flow.engine).cpu().numpy()
 
         return FlowCollector(stream, start.first_frames, start.span, (stream.seed, *start.key), emit, compute)
+
+
+class _Cubes:
+    """The cubes of a shard; rows that nothing is put into take no memory."""
+
+    def __init__(self, rows: int, cube_shape: tuple[int, int, int]) -> None:
+        self.values = np.zeros((rows, *cube_shape), np.float16)
+        self._written = np.zeros(rows, bool)
+
+    def put(self, rows: np.ndarray, values: np.ndarray) -> None:
+        self.values[rows] = values
+        self._written[rows] = True
+
+    def clear(self, rows: np.ndarray) -> None:
+        self.values[rows & self._written] = 0
 
 
 class _Pending:

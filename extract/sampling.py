@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,8 +10,14 @@ import numpy as np
 
 from ..errors import UsageError
 
-RULES = {"uniform": 1, "centre": 1, "every": 1, "fps": 1, "windows": 3}
+RULES = {"uniform": 1, "centre": 1, "every": 1, "fps": 1, "windows": 3, "random": 2}
 """Rules, and how many numbers each takes."""
+
+MOST_PER_FRAME = 100
+"""Segments of one frame: a video that states so low a rate that `fps:R` would take more states nonsense."""
+
+_SEGMENTS = 2**32 - 1
+"""Of the random draws of segments: those of crops have the segment's number here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +45,23 @@ class Sampler:
 
     rule: str
     values: tuple[Fraction, ...]
+    seed: int = 0  # of `random`; not in the spelling
 
     def __post_init__(self) -> None:
         if self.rule not in RULES or len(self.values) != RULES[self.rule]:
             raise UsageError(
-                f"Unknown sampler {self}; write one of uniform:T, centre:T, every:N, fps:R, windows:LENGTH:STRIDE:MOST."
+                f"Unknown sampler {self}; write one of uniform:T, centre:T, every:N, fps:R, "
+                "windows:LENGTH:STRIDE:MOST, random:PARTS:FRAMES."
             )
         if min(self.values) <= 0 or (self.rule != "fps" and any(v.denominator != 1 for v in self.values)):
             raise UsageError(f"Sampler {self}: the numbers must be positive and whole (fps may be 2.5).")
 
     @classmethod
-    def parse(cls, text: str) -> Sampler:
+    def parse(cls, text: str, *, seed: int = 0) -> Sampler:
         """Read `rule:number`, or `rule:number:number:number`."""
         rule, *values = text.split(":")
         try:
-            return cls(rule=rule, values=tuple(Fraction(value) for value in values))
+            return cls(rule=rule, values=tuple(Fraction(value) for value in values), seed=seed)
         except (ValueError, ZeroDivisionError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -64,12 +73,19 @@ class Sampler:
     @property
     def fixed_segments(self) -> int | None:
         """T if every video gets the same number of segments, else None."""
+        if self.rule == "random":
+            return int(self.values[0] * self.values[1])
         return int(self.values[0]) if self.rule in ("uniform", "centre") else None
 
     @property
     def window_segments(self) -> int | None:
         """Segments per window of `windows`, None of other rules."""
         return int(self.values[0]) if self.rule == "windows" else None
+
+    @property
+    def random(self) -> bool:
+        """Whether the segments are drawn from a seed."""
+        return self.rule == "random"
 
     @property
     def needs_rate(self) -> bool:
@@ -82,7 +98,7 @@ class Sampler:
             return self.fixed_segments
         return len(self.first_frames(frame_count, frames_per_second, window=1))
 
-    def first_frames(self, frame_count: int, frames_per_second: float, *, window: int) -> np.ndarray:
+    def first_frames(self, frame_count: int, frames_per_second: float, *, window: int, video: str = "") -> np.ndarray:
         """First frame of each segment.
 
         Parameters
@@ -90,16 +106,17 @@ class Sampler:
         frame_count : decoded frames of the video, >= 1
         frames_per_second : average rate; used by `fps:R` only
         window : frames that the longest stream of a segment spans; segments are placed so that it fits where it can
+        video : its id, from which `random` draws
 
         Returns
         -------
-        (T,) int64, in [0, max(0, frame_count - window)] for `uniform` and `centre`, in [0, frame_count - 1] for the
-        others (what overruns is clamped at the last frame); non-decreasing, within each window for `windows`.
+        (T,) int64, in [0, max(0, frame_count - window)] for `uniform`, `centre` and `random`, in [0, frame_count - 1]
+        for the others (what overruns is clamped at the last frame); non-decreasing, within each window for `windows`.
 
         Raises
         ------
         UsageError
-            If `fps:R` meets a video whose frame rate is unknown.
+            If `fps:R` meets a video whose frame rate is unknown, or so low that it cannot be true.
         """
         if frame_count < 1:
             raise ValueError(f"a video without frames has no segments (frame_count={frame_count})")
@@ -113,6 +130,8 @@ class Sampler:
             T = int(value)
             centres = (2 * np.arange(T, dtype=np.int64) + 1) * frame_count // (2 * T)
             return np.minimum(centres, last)
+        if self.rule == "random":
+            return self._draw(last + 1, video)
         if self.rule == "every":
             return np.arange(0, frame_count, int(value), dtype=np.int64)
         if self.rule == "windows":
@@ -123,6 +142,23 @@ class Sampler:
             return np.minimum(starts[:, None] + np.arange(length), frame_count - 1).ravel()
         if frames_per_second <= 0:
             raise UsageError(f"Sampler {self}: this video states no frame rate; use every:N or uniform:T.")
+        if float(value) > MOST_PER_FRAME * frames_per_second:
+            raise UsageError(
+                f"Sampler {self}: this video states {frames_per_second:g} frames a second, which would give each frame "
+                f"over {MOST_PER_FRAME} segments; use every:N or uniform:T."
+            )
         count = max(1, int(np.ceil(frame_count * float(value) / frames_per_second - 1e-9)))
         firsts = np.floor(np.arange(count) * (frames_per_second / float(value)) + 1e-9).astype(np.int64)
         return np.minimum(firsts, frame_count - 1)
+
+    def _draw(self, places: int, video: str) -> np.ndarray:
+        """Draw from the frames 0..places - 1 of a video; (T,) int64."""
+        parts, each = (int(value) for value in self.values)
+        random = np.random.default_rng([self.seed, zlib.crc32(video.encode()), _SEGMENTS])
+        drawn = np.empty((parts, each), np.int64)
+        for part in range(parts):
+            start = part * places // parts
+            stop = max(start + 1, (part + 1) * places // parts)  # a video of fewer frames than parts repeats some
+            enough = stop - start >= each
+            drawn[part] = start + np.sort(random.choice(stop - start, each, replace=not enough))
+        return drawn.ravel()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .sampling import Sampler
-from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, expected_frames, presentation_seconds
+from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, presentation_seconds
 from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput
 
 ALIVE_SECONDS = 1.0
@@ -28,6 +30,16 @@ class VideoJob:
     sampler: Sampler
     window_frames: int  # of the longest stream: places the segments, the same for every stream
     segments: int  # rows that the plan gave to this video; segments beyond are not read
+    start_seconds: float | None = None  # only this stretch of the file
+    stop_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountJob:
+    """One video whose segments are to be counted before it is planned; nothing is decoded."""
+
+    path: Path
+    sampler: Sampler
     start_seconds: float | None = None  # only this stretch of the file
     stop_seconds: float | None = None
 
@@ -61,11 +73,30 @@ class VideoEnd:
     seconds: np.ndarray  # (last_frame + 1,) float64, time of each frame from the file's first
 
 
+@dataclass(frozen=True)
+class Counted:
+    """How many segments a video should have, by the packets that are in its file."""
+
+    segments: int
+
+
 class Alive:
     """Decoding goes on, though no chunk is ready."""
 
 
-Message = VideoStart | Chunk | GrayChunk | VideoEnd | Alive
+Message = VideoStart | Chunk | GrayChunk | VideoEnd | Counted | Alive
+
+
+class _Pulse:
+    """Says `Alive` about once a second, however often it is asked to."""
+
+    def __init__(self, emit: Callable[[Message], None]) -> None:
+        self._emit, self._heard = emit, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._heard > ALIVE_SECONDS:
+            self._emit(Alive())
+            self._heard = time.monotonic()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +123,20 @@ def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callabl
     The segments are placed by the stated frame count. If decoding shows another count, the file is read again with
     the true one, which a second `VideoStart` announces: rare, and cheaper than keeping a whole video in memory.
     """
-    try:
+    with _ending_in_an_outcome(emit):
         _read(job, streams, emit)
+
+
+def count_segments(job: CountJob, emit: Callable[[Message], None]) -> None:
+    """Emit how many segments a video should have, or else a `VideoEnd`."""
+    with _ending_in_an_outcome(emit):
+        emit(Counted(_count(job, _Pulse(emit))))
+
+
+@contextmanager
+def _ending_in_an_outcome(emit: Callable[[Message], None]) -> Iterator[None]:
+    try:
+        yield
     except VideoProblemError as problem:
         emit(nothing_read(problem.outcome, problem.detail))
     except (MemoryError, cv2.error) as error:
@@ -102,9 +145,24 @@ def read_segments(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callabl
         emit(nothing_read("out_of_memory", "not enough memory while decoding"))
 
 
-def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
-    stated = expected_frames(job.path)
+def _count(job: CountJob, alive: Callable[[], None]) -> int:
+    """Count the segments of a video by its packets: headers lie, and a store has room for what they state."""
     with VideoReader(job.path) as reader:
+        fps = reader.fps
+        frames = max(1, reader.packets(alive))
+    if (job.start_seconds is not None or job.stop_seconds is not None) and fps > 0:
+        length = frames / fps
+        stop = length if job.stop_seconds is None else min(job.stop_seconds, length)
+        frames = max(1, round((stop - (job.start_seconds or 0.0)) * fps) + 1)  # one spare for rounding
+    try:
+        return job.sampler.segments(frames, fps)
+    except UsageError as error:  # fps:R, and the rate that the file states is none
+        raise VideoProblemError("unreadable", str(error)) from None
+
+
+def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
+    with VideoReader(job.path) as reader:
+        stated = reader.expected_frames(_Pulse(emit))
         header, fps = reader.header_frames or stated, reader.fps
     first, count, known = 0, stated, None
     if job.start_seconds is not None or job.stop_seconds is not None:
@@ -117,9 +175,8 @@ def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Messa
         firsts = _place(job, 0, count, fps)
         again = _decode(job.path, _collectors(job, streams, firsts, (0, count - 1), emit), emit)
         if again.decoded != count:
-            raise VideoProblemError(
-                "unreadable", f"decodes to {count} frames once and to {again.decoded} the next time"
-            )
+            odd = f"decodes to {count} frames once and to {again.decoded} the next time"
+            raise VideoProblemError("unreadable", seen.problem.detail if seen.problem else odd)
     if not seen.decoded:
         detail = seen.problem.detail if seen.problem else "no frame decodes"
         raise VideoProblemError("unreadable", detail)
@@ -136,15 +193,22 @@ def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Messa
         fps=fps,
         width=seen.size[0],
         height=seen.size[1],
+        sha256=_sha256(job.path),
     )
     emit(VideoEnd(report, firsts, first + count - 1, presentation_seconds(seen.times, fps)[: first + count]))
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file: it was just decoded and is still in memory, so this costs about a hundredth of that."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
     if count < 1:
         return np.empty(0, np.int64)
     try:
-        return first + job.sampler.first_frames(count, fps, window=job.window_frames)[: job.segments]
+        return first + job.sampler.first_frames(count, fps, window=job.window_frames, video=job.id)[: job.segments]
     except UsageError as error:  # fps:R, and the file states no rate
         raise VideoProblemError("unreadable", str(error)) from None
 
@@ -176,21 +240,20 @@ def _decode(path: Path, collectors: tuple[Collector, ...], emit: Callable[[Messa
     times: list[float | None] = []
     size = (0, 0)
     problem = None
-    heard = time.monotonic()
+    alive = _Pulse(emit)
     with VideoReader(path) as reader:
         try:
             for frame in reader.frames():
-                times.append(frame.seconds)
                 wanting = [c for c in collectors if c.wants(frame.index)]
                 if wanting or size == (0, 0):
                     rgb = frame.rgb()
-                    size = rgb.shape[1], rgb.shape[0]
-                    forms = FrameStore(rgb)
+                    if size == (0, 0):
+                        size = rgb.shape[1], rgb.shape[0]
+                    forms = FrameStore(rgb, size)
                     for one in wanting:
                         one.add(frame.index, forms)
-                if time.monotonic() - heard > ALIVE_SECONDS:
-                    emit(Alive())
-                    heard = time.monotonic()
+                times.append(frame.seconds)  # a frame that cannot be converted is none
+                alive()
         except VideoProblemError as caught:
             if caught.outcome == "out_of_memory":
                 raise

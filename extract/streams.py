@@ -85,7 +85,7 @@ class StreamConfig:
             "resize": geometry.resize,
             "interpolation": "bilinear, area below half",
             "crop_px": geometry.crop_px,
-            "views": str(views),
+            **views.recipe(seed),
             **backbone.recipe,
             "dtype": "float16",
         }
@@ -99,7 +99,5 @@ class StreamConfig:
                 "order": "x0 y0 x1 y1 ...",
                 "levels": "round(255 (clip(v) + bound) / (2 bound))",
             }
-        if views.random:
-            recipe["view_seed"] = seed
         stream = StreamInput(name=self.name, kind=kind, geometry=geometry, views=views, flow=flow, seed=seed)
         return StreamSetup(stream, backbone, recipe)

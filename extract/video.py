@@ -7,7 +7,9 @@ timestamps and FFmpeg's guesses there are off by one. What decodes is the truth;
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -16,11 +18,24 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 _ODD_TAGS: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 """Tags that are not UTF-8 are no reason to refuse a file: PyAV 19 takes them by itself, 15 to 18 must be told."""
+CONTAINERS = (
+    "mov", "mp4", "avi", "matroska", "webm", "flv", "live_flv", "mpeg", "mpegts", "mpegvideo", "asf", "ogg", "dv",
+    "mxf", "nut", "rm", "gif", "ivf", "h264", "hevc", "m4v",
+    "mp3", "wav", "flac", "aac",  # to say that there is no video in them
+)  # fmt: skip
+"""FFmpeg's demuxers that are let at a file, by its content; never one that opens other files, addresses or devices
+(concat, hls, dash, image2, sdp, lavfi, ...)."""
+_FILES_ALONE = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
+OPENING = "opening"
+MOST_PIXELS = 8192 * 4096
+"""Of a frame: 8K. A larger one is an outcome: a file of some kilobytes can state 16000 x 16000 pixels."""
+LEAST_FRAME_BYTES = 16
+"""A count of frames that leaves each fewer bytes of the file is not believed: the packets are counted instead."""
 TRUNCATED_BELOW = 0.98
 """A video that decodes to less than this share of its stated frames is `truncated` (XviD headers overstate by 1 %)."""
 
@@ -45,6 +60,7 @@ class VideoReport:
     fps: float = 0.0  # average rate; 0 = unknown
     width: int = 0  # upright, pixels
     height: int = 0
+    sha256: str = ""  # of the file; empty if nothing of it decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,10 +100,47 @@ def _blamed_on_the_file(doing: str) -> Iterator[None]:
 def _problem(error: Exception, doing: str) -> VideoProblemError:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return VideoProblemError("out_of_memory", f"not enough memory while {doing}")
-    if isinstance(error, FileNotFoundError):
-        return VideoProblemError("missing", f"no such file: {error.filename}")
+    if isinstance(error, ArgumentError) and doing == OPENING:
+        return VideoProblemError("unreadable", "its content is not of a kind of video file that is read here")
     reason = getattr(error, "strerror", None) or str(error)
     return VideoProblemError("unreadable", f"{type(error).__name__} while {doing}: {reason}")
+
+
+def _regular_file(path: Path) -> int:
+    """Return the size of a file in bytes.
+
+    Raises
+    ------
+    VideoProblemError
+        If there is none, or something else: opening a pipe waits for ever, and a device is no file.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        raise VideoProblemError("missing", "no such file") from None  # the index has its path, which moves with it
+    except (OSError, ValueError) as error:  # too long, a loop of links, a folder that may not be entered, a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise VideoProblemError("unreadable", f"{type(error).__name__} while looking for it: {reason}") from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((word for test, word in _KINDS if test(found.st_mode)), "no regular file")
+        raise VideoProblemError("unreadable", f"it is {kind}, not a video file")
+    return found.st_size
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def _refuse_huge(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise VideoProblemError(
+            "unreadable", f"its pictures are {width}x{height} pixels; up to {MOST_PIXELS:,} (8192x4096) are read"
+        )
 
 
 class VideoReader:
@@ -102,10 +155,10 @@ class VideoReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.is_dir():
-            raise VideoProblemError("unreadable", f"{path} is a folder, not a video file")
-        with _blamed_on_the_file("opening"):
-            self._container = av.open(str(path), **_ODD_TAGS)
+        self.file_bytes = _regular_file(path)
+        with _blamed_on_the_file(OPENING):
+            # with its protocol: FFmpeg takes a bare name such as http:/host/x.mp4 or concat:a|b for an address
+            self._container = av.open(f"file:{os.path.abspath(path)}", container_options=_FILES_ALONE, **_ODD_TAGS)
             pictures = [s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic]
             kinds = ", ".join(sorted({s.type for s in self._container.streams})) or "nothing"
         if not pictures:
@@ -115,6 +168,11 @@ class VideoReader:
         if self._stream.codec_context is None:  # PyAV's word for it
             self._container.close()
             raise VideoProblemError("unreadable", "FFmpeg has no decoder for the codec of its video stream")
+        try:
+            _refuse_huge(self._stream.codec_context.width, self._stream.codec_context.height)
+        except VideoProblemError:
+            self._container.close()
+            raise
         self._stream.codec_context.thread_count = 1  # one thread a process; more lose frames at the end in old FFmpeg
         self.header_frames = max(0, self._stream.frames)
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -130,10 +188,25 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def packets(self) -> int:
-        """Count the packets of the video stream without decoding them; uses the reader up."""
+    def packets(self, alive: Callable[[], None]) -> int:
+        """Count the packets of the video stream without decoding them; uses the reader up.
+
+        Parameters
+        ----------
+        alive : called at every packet
+        """
+        number = 0
         with _blamed_on_the_file("counting packets"):
-            return sum(1 for packet in self._container.demux(self._stream) if packet.size)
+            for packet in self._container.demux(self._stream):
+                number += packet.size > 0
+                alive()
+        return number
+
+    def expected_frames(self, alive: Callable[[], None]) -> int:
+        """Return how many frames the file should have: what its header states if it can be true, else its packets."""
+        if 0 < self.header_frames <= self.file_bytes // LEAST_FRAME_BYTES:
+            return self.header_frames
+        return self.packets(alive)
 
     def frames(self) -> Iterator[Frame]:
         """Yield every frame in decode order; a frame's pixels are converted only when asked for."""
@@ -144,19 +217,8 @@ class VideoReader:
                 if picture is None:
                     return
                 frame = Frame(index, picture.time, picture)
+            _refuse_huge(picture.width, picture.height)  # it may change within a file
             yield frame
-
-
-def expected_frames(path: Path) -> int:
-    """Return how many frames a file should have: what its header states, else its packets. Nothing is decoded.
-
-    Raises
-    ------
-    VideoProblemError
-        If the file cannot be opened or has no video stream.
-    """
-    with VideoReader(path) as reader:
-        return reader.header_frames or reader.packets()
 
 
 def presentation_seconds(times: list[float | None], fps: float) -> np.ndarray:

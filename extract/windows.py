@@ -110,18 +110,23 @@ class GrayChunk:
 
 
 class FrameStore:
-    """The forms of one decoded frame that several streams share."""
+    """The forms of one decoded frame that several streams share.
 
-    def __init__(self, rgb: np.ndarray) -> None:
-        self._rgb = rgb
-        self._forms: dict[tuple[int, int, bool], np.ndarray] = {}
+    Parameters
+    ----------
+    rgb : (H, W, 3) uint8
+    first : (width, height) of the video's first frame, pixels; this one may have another size
+    """
+
+    def __init__(self, rgb: np.ndarray, first: tuple[int, int]) -> None:
+        self._rgb, self._first = rgb, first
+        self._forms: dict[tuple[int | bool, ...], np.ndarray] = {}
 
     def get(self, geometry: Geometry, *, gray: bool) -> np.ndarray:
         """Return the frame resized, (H, W, 3) or gray (H, W), made once per size."""
-        size = geometry.target_px(self._rgb.shape[1], self._rgb.shape[0])
-        key = (*size, gray)
+        key = (*geometry.part_px(*self._first), *geometry.target_px(*self._first), gray)
         if key not in self._forms:
-            form = geometry.resized(self._rgb)
+            form = geometry.resized(self._rgb, first=self._first)
             self._forms[key] = cv2.cvtColor(form, cv2.COLOR_RGB2GRAY) if gray else np.ascontiguousarray(form)
         return self._forms[key]
 

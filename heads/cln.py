@@ -173,6 +173,10 @@ class TclstaCln(Tclsta):
             parts=parts,
         )
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the logits [B, N] of both streams, after they have learned from each other."""
+        return {s.name: output.parts[part][:, 0] for s, part in zip(self.streams, ("static", "motion"), strict=True)}
+
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Return TCLSTA's losses, and one stream's collaborative loss in turn: that of `first` at even steps.
 

@@ -217,6 +217,13 @@ class Head(nn.Module, ABC):
             If a shape or `valid` breaks these rules.
         """
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the scores [B, N] of each branch of a head that fuses several, as `output.logits` are; else nothing.
+
+        The names are those of `fuse RUN:BRANCH`: a stream's for a head with a branch per stream.
+        """
+        return {}
+
     def load_pretrained(self) -> None:
         """Take the weights that the configuration names files for; called once, before a fit begins.
 

@@ -274,6 +274,13 @@ class Glka(Head):
         fused = fuse_probabilities(logits, kind=self.loss_kind, rule=self.config.score_fusion)  # [B, C, N]
         return fuse_probabilities(fused, kind=self.loss_kind, log_weights=weights.log())
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the scores [B, N] of each model by the name of its part, if there are several."""
+        logits, weights = output.parts["part_logits"], output.parts["clip_weights"]
+        if len(self.config.parts) == 1:
+            return {}
+        return {part: self._video_logits(logits[:, :, [p]], weights) for p, part in enumerate(self.config.parts)}
+
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Return eq. (18) of every clip, averaged over each video's clips and then over videos; see `Head.loss`."""
         logits, weights = output.parts["part_logits"], output.parts["clip_weights"]

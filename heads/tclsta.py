@@ -230,6 +230,15 @@ class Tclsta(Head):
             parts=parts,
         )
 
+    def branch_logits(self, output: HeadOutput) -> dict[str, Tensor]:
+        """Return the logits [B, N] of each stream's branch, if there are several; see `Head.branch_logits`."""
+        if len(self.streams) == 1:
+            return {}
+        valid = output.parts["share"] > 0
+        pairs = zip(output.parts["frame"].unbind(2), output.parts["gamma"].unbind(2), strict=True)
+        logits = [attention_pool(frames, attention_weights(gamma, valid)) for frames, gamma in pairs]
+        return dict(zip([stream.name for stream in self.streams], logits, strict=True))
+
     def loss(self, output: HeadOutput, target: Tensor, *, step: int = 0) -> Tensor:
         """Return the three losses of each stream, added: frames, maps, LSTM steps; see `Head.loss`."""
         parts, share = output.parts, output.parts["share"]

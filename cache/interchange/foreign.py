@@ -15,9 +15,9 @@ import numpy as np
 from ...errors import MissingFileError, UsageError
 from ..index import Index
 from ..ledger import VideoOutcome
-from .hdf5 import reading
+from .arrays import Archive, npy_shape, read_npy, require_inside, texts
+from .hdf5_file import dataset, open_hdf5, reading, values
 from .material import Material, StreamInfo, VideoRows
-from .npy import archive_array, open_npz, read_npy
 
 AXES = ("thwc", "tchw")
 LARGEST = float(np.finfo(np.float16).max)
@@ -73,20 +73,19 @@ class FolderArrays(Arrays):
 
     def read(self, path: str) -> np.ndarray:
         """Read one file."""
-        file = self.path / path
+        file = require_inside(self.path, self.path / path)
         if self.suffix == ".npy":
             return read_npy(file)
-        with open_npz(file) as archive:
-            return archive_array(file, archive, self._key or _only(file, archive.files))
+        with Archive(file) as archive:
+            return archive.read(self._key or _only(file, archive.names))
 
     def shape(self, path: str) -> tuple[int, ...]:
-        """Return the shape; of `.npy` files only the header is read."""
-        if self.suffix == ".npz":
-            return super().shape(path)
-        try:
-            return np.load(self.path / path, mmap_mode="r", allow_pickle=False).shape
-        except (ValueError, OSError, EOFError) as error:
-            raise UsageError(f"{self.path / path} is no array of numbers ({error}).") from None
+        """Return the shape; only headers are read."""
+        file = require_inside(self.path, self.path / path)
+        if self.suffix == ".npy":
+            return npy_shape(file)
+        with Archive(file) as archive:
+            return archive.shape(self._key or _only(file, archive.names))
 
 
 class Hdf5Arrays(Arrays):
@@ -99,11 +98,9 @@ class Hdf5Arrays(Arrays):
 
     def __init__(self, file: Path, key: str | None) -> None:
         self.path, self._key = file, key
-        if not file.is_file():
-            raise MissingFileError(f"There is no HDF5 file {file}.")
         found: list[str] = []
+        self._file = open_hdf5(file)
         with reading(file):
-            self._file = h5py.File(file, "r")
             self._file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
         if key is not None:
             found = [name.removesuffix(f"/{key}") for name in found if name.endswith(f"/{key}")]
@@ -112,12 +109,12 @@ class Hdf5Arrays(Arrays):
         self.paths = sorted(found)
 
     def _dataset(self, path: str) -> h5py.Dataset:
-        return self._file[f"{path}/{self._key}" if self._key else path]
+        return dataset(self._file, f"{path}/{self._key}" if self._key else path)
 
     def read(self, path: str) -> np.ndarray:
         """Read one dataset."""
         with reading(self.path, f"dataset {path!r}"):
-            return self._dataset(path)[()]
+            return values(self._dataset(path))
 
     def shape(self, path: str) -> tuple[int, ...]:
         """Return the shape; nothing is read."""
@@ -144,18 +141,15 @@ class PackedArrays(Arrays):
         if not file.is_file():
             raise MissingFileError(f"There is no file {file}.")
         if file.suffix == ".npz":
-            with open_npz(file) as archive:
+            with Archive(file) as archive:
                 # Every access to an archive unpacks the whole array, so it is kept.
-                self._values, names = (archive_array(file, archive, name) for name in (key, ids))
-                given = None if labels is None else archive_array(file, archive, labels)
+                self._values, names = (archive.read(name) for name in (key, ids))
+                given = None if labels is None else archive.read(labels)
         else:
+            self._file = open_hdf5(file)
             with reading(file):
-                self._file = h5py.File(file, "r")
-                for name in (key, ids, labels):
-                    if name is not None and not isinstance(self._file.get(name), h5py.Dataset):
-                        raise UsageError(f"{file} has no dataset {name!r}; it has {', '.join(self._file) or 'none'}.")
-                self._values, names = self._file[key], _texts(self._file[ids])
-                given = None if labels is None else _texts(self._file[labels])
+                self._values, names = dataset(self._file, key), values(dataset(self._file, ids))
+                given = None if labels is None else values(dataset(self._file, labels))
         self.paths = _text_list(file, ids, names)
         self.labels = None if given is None else _text_list(file, labels or "", given)
         for name, count in ((ids, len(self.paths)), (labels, len(self.labels or self.paths))):
@@ -172,21 +166,20 @@ class PackedArrays(Arrays):
     def read(self, path: str) -> np.ndarray:
         """Read one video."""
         with reading(self.path, f"video {path!r}"):
-            return np.asarray(self._values[self._place[path]])
+            place = self._place[path]
+            if isinstance(self._values, h5py.Dataset):
+                return values(self._values, slice(place, place + 1))[0]
+            return np.asarray(self._values[place])
 
     def shape(self, path: str) -> tuple[int, ...]:
         """Return the shape, the same for all videos."""
         return tuple(self._values.shape[1:])
 
 
-def _texts(dataset: h5py.Dataset) -> np.ndarray:
-    return dataset.asstr()[...] if h5py.check_string_dtype(dataset.dtype) else dataset[...]
-
-
-def _text_list(file: Path, name: str, values: np.ndarray) -> list[str]:
-    if values.ndim != 1 or values.dtype.kind not in "iuSUTO":
-        raise UsageError(f"{file}: {name!r} should be one text or whole number per video, not {values.shape}.")
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+def _text_list(file: Path, name: str, given: np.ndarray) -> list[str]:
+    if given.ndim != 1 or given.dtype.kind not in "iuSUTO":
+        raise UsageError(f"{file}: {name!r} should be one text or whole number per video, not {given.shape}.")
+    return texts(given, f"{file}: {name!r}")
 
 
 def _only(file: Path, names: Sequence[str]) -> str:

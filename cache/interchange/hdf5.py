@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,26 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ...errors import UsageError, VidattError
+from ...errors import UsageError
 from ..fingerprint import plain
 from ..index import Index
-from ..layout import Layout
-from ..ledger import VideoOutcome
-from .material import AXES, Material, StreamInfo, VideoRows, check_names
+from .hdf5_file import dataset, member, open_hdf5, reading, values
+from .material import (
+    AXES,
+    Material,
+    StreamInfo,
+    VideoRows,
+    check_names,
+    require_object,
+    stated_layout,
+    stated_stream,
+)
 
 FORMAT, VERSION = "vidatt-hdf5", 1
 ROLES = ("unused", "train", "test")
 """Names of the roles in a split, by number."""
 
+_ROWS = ("cubes", "frames", "seconds")
 _CHUNK_BYTES = 64_000_000  # HDF5 takes chunks below 4 GB, and a reader holds a whole one
 _TEXT = h5py.string_dtype()
 _COLUMNS = [f.name for f in fields(Index) if f.name not in ("classes", "multi_label", "splits")]
@@ -73,7 +81,7 @@ def write_hdf5(
                     group = file.create_group(f"videos/{material.index.ids[position]}/{stream.name}")
                     group.attrs.update(stream.outcomes[position].to_dict())
                     rows = rows.by_view(material.views)
-                    for name in ("cubes", "frames", "seconds"):
+                    for name in _ROWS:
                         _create(group, name, getattr(rows, name), compression, views=material.views)
             seen()
 
@@ -106,11 +114,11 @@ def _write_index(group: h5py.Group, material: Material) -> None:
     group.create_dataset("start", data=_starts(material))
 
 
-def _write_column(group: h5py.Group, name: str, values: np.ndarray) -> None:
-    if values.dtype == np.dtypes.StringDType():
-        group.create_dataset(name, shape=values.shape, data=np.array(values.tolist(), object), dtype=_TEXT)
+def _write_column(group: h5py.Group, name: str, column: np.ndarray) -> None:
+    if column.dtype == np.dtypes.StringDType():
+        group.create_dataset(name, shape=column.shape, data=np.array(column.tolist(), object), dtype=_TEXT)
     else:
-        group.create_dataset(name, data=values)
+        group.create_dataset(name, data=column)
 
 
 def _starts(material: Material) -> np.ndarray:
@@ -130,35 +138,35 @@ def _describe(file: h5py.File, material: Material, position: int) -> None:
         group.attrs[f"split:{name}"] = ROLES[roles[position]]
 
 
-def _create(group: h5py.Group, name: str, values: np.ndarray, compression: str | None, *, views: int) -> None:
+def _create(group: h5py.Group, name: str, written: np.ndarray, compression: str | None, *, views: int) -> None:
     """Write a dataset of one video in chunks of one view, or smaller where that is much."""
-    if not values.size:
-        group.create_dataset(name, data=values)
+    if not written.size:
+        group.create_dataset(name, data=written)
         return
     rows_axis = 1 if views > 1 else 0
-    chunks = [*values.shape]
+    chunks = [*written.shape]
     chunks[0] = 1 if views > 1 else chunks[0]
-    row_bytes = values.itemsize * int(np.prod(values.shape[rows_axis + 1 :], dtype=np.int64))
-    chunks[rows_axis] = min(values.shape[rows_axis], max(1, _CHUNK_BYTES // row_bytes))
-    group.create_dataset(name, data=values, chunks=tuple(chunks), compression=compression, fletcher32=True)
+    row_bytes = written.itemsize * int(np.prod(written.shape[rows_axis + 1 :], dtype=np.int64))
+    chunks[rows_axis] = min(written.shape[rows_axis], max(1, _CHUNK_BYTES // row_bytes))
+    group.create_dataset(name, data=written, chunks=tuple(chunks), compression=compression, fletcher32=True)
 
 
 def _append(group: h5py.Group, material: Material, position: int, rows: VideoRows, compression: str | None) -> None:
     """Put the rows of a video into the stream's three datasets, which the first video makes."""
     length = material.index.length
     starts = _starts(material)
-    for name in ("cubes", "frames", "seconds"):
-        values = getattr(rows, name)
+    for name in _ROWS:
+        written = getattr(rows, name)
         if name not in group:
             total = int(starts[-1]) + material.views * int(length[-1])
-            tail = values.shape[1:]
-            row_bytes = values.itemsize * int(np.prod(tail, dtype=np.int64))
+            tail = written.shape[1:]
+            row_bytes = written.itemsize * int(np.prod(tail, dtype=np.int64))
             T = int(length[0]) if (length == length[0]).all() else int(np.median(length))
             chunk = min(max(1, total), max(1, T), max(1, _CHUNK_BYTES // row_bytes))
             group.create_dataset(
-                name, (total, *tail), values.dtype, chunks=(chunk, *tail), compression=compression, fletcher32=True
+                name, (total, *tail), written.dtype, chunks=(chunk, *tail), compression=compression, fletcher32=True
             )
-        group[name][starts[position] : starts[position] + len(values)] = values
+        group[name][starts[position] : starts[position] + len(written)] = written
 
 
 class Hdf5Material(Material):
@@ -172,70 +180,49 @@ class Hdf5Material(Material):
 
     def __init__(self, path: Path) -> None:
         self.name = path.name
+        self._file = open_hdf5(path)
         with reading(path):
-            self._file = h5py.File(path, "r")
             attributes = self._file.attrs
             if attributes.get("format") != FORMAT or attributes["version"] != VERSION:
                 raise UsageError(f"{path} is no HDF5 export of this version of vidatt ({FORMAT} {VERSION}).")
             self._path, self._packed = path, attributes["layout"] == "packed"
             self.views = int(attributes["views"])
-            self.attributes: Mapping[str, Any] = json.loads(attributes["attributes"])
+            self.attributes: Mapping[str, Any] = require_object(json.loads(attributes["attributes"]))
             self.index = self._read_index()
-            self.layout = (
-                Layout(
-                    offset=self.index.offset,
-                    **{name: int(attributes[name]) for name in ("rows", "chunk_rows", "shard_rows")},
-                )
-                if "rows" in attributes
-                else None
-            )
-            self.streams = [self._read_stream(name) for name in self._file["streams"]]
-            self._starts = self._file["index/start"][...]
+            told = {name: int(attributes[name]) for name in ("rows", "chunk_rows", "shard_rows") if name in attributes}
+            self.layout = stated_layout(self.index, self.views, told) if told else None
+            self.streams = [self._read_stream(name) for name in member(self._file, "streams") or ()]
+            self._starts = self._column("start")
+
+    def _column(self, name: str) -> np.ndarray:
+        return values(dataset(self._file, f"index/{name}"))
 
     def _read_index(self) -> Index:
-        group = self._file["index"]
-        columns: dict[str, Any] = {
-            name: group[name].asstr()[...] if h5py.check_string_dtype(group[name].dtype) else group[name][...]
-            for name in _COLUMNS
-        }
-        splits = {name: data[...] for name, data in group["split"].items()} if "split" in group else {}
-        classes = tuple(group["class"].asstr()[...])
-        return Index(**columns, classes=classes, multi_label=bool(self._file.attrs["multi_label"]), splits=splits)
+        splits = {name: self._column(f"split/{name}") for name in member(self._file, "index/split") or ()}
+        return Index(
+            **{name: self._column(name) for name in _COLUMNS},
+            classes=tuple(self._column("class")),
+            multi_label=bool(self._file.attrs["multi_label"]),
+            splits=splits,
+        )
 
     def _read_stream(self, name: str) -> StreamInfo:
-        group = self._file["streams"][name]
-        K, K_, D = (int(side) for side in group.attrs["cube_shape"])
-        outcomes = [VideoOutcome.from_dict(json.loads(text)) for text in group["outcomes"].asstr()[...]]
-        if [outcome.id for outcome in outcomes] != list(self.index.ids):
-            raise UsageError(f"{self._path}: stream {name!r} has not one outcome per video of the index, in its order.")
-        return StreamInfo(
-            name=name,
-            cube_shape=(K, K_, D),
-            recipe=json.loads(group.attrs["recipe"]),
-            fingerprint=group.attrs["fingerprint"] or None,
-            outcomes=outcomes,
-        )
+        group = member(self._file, f"streams/{name}")
+        if group is None:
+            raise LookupError(f"there is no stream {name!r}")
+        told = group.attrs
+        texts = values(dataset(self._file, f"streams/{name}/outcomes"))
+        outcomes = [json.loads(text) for text in texts]
+        recipe, fingerprint = json.loads(told["recipe"]), told["fingerprint"] or None
+        return stated_stream(self.index, name, told["cube_shape"], recipe, fingerprint, outcomes)
 
     def rows(self, stream: str, position: int) -> VideoRows:
         """Read one video."""
         id = str(self.index.ids[position])
         with reading(self._path, f"video {id!r} of stream {stream!r}"):
-            if not self._packed:
-                group = self._file[f"videos/{id}/{stream}"]
-                rows = VideoRows(*(group[name][...] for name in ("cubes", "frames", "seconds")))
-                return rows.flat(self.views)
-            start = int(self._starts[position])
-            part = slice(start, start + self.views * int(self.index.length[position]))
-            group = self._file[f"streams/{stream}"]
-            return VideoRows(*(group[name][part] for name in ("cubes", "frames", "seconds")))
-
-
-@contextmanager
-def reading(path: Path, what: str = "it") -> Iterator[None]:
-    """Turn what h5py says of a missing or damaged part into one line that names the file and the part."""
-    try:
-        yield
-    except VidattError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{path}: {what} cannot be read ({error}); is this a whole HDF5 file?") from None
+            where, part = f"videos/{id}/{stream}", slice(None)
+            if self._packed:
+                start = int(self._starts[position])
+                where, part = f"streams/{stream}", slice(start, start + self.views * int(self.index.length[position]))
+            rows = VideoRows(*(values(dataset(self._file, f"{where}/{name}"), part) for name in _ROWS))
+            return rows if self._packed else rows.flat(self.views)

@@ -13,11 +13,10 @@ import numpy as np
 from ...errors import RefusedError, UsageError
 from ..layout import Layout
 from ..publish import SCRATCH
+from ..root import OWN
 from ..scratch import move, scratch_name
 from ..store import Store
 from .material import Material, check_rows
-
-_OWN = ("schema", "views", "rows", "chunk_rows", "shard_rows", "plan_digest", "index_digest")
 
 
 def survey(material: Material, names: Sequence[str], *, seen: Callable[[], None]) -> dict[str, str]:
@@ -79,7 +78,7 @@ def new_store(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.parent / f"{path.name}{SCRATCH}-{scratch_name()}"
-    given = {key: value for key, value in attributes.items() if key not in _OWN}
+    given = {key: value for key, value in attributes.items() if key not in OWN}
     try:
         store = Store.create(scratch, index=material.index, views=material.views, layout=layout, attributes=given)
         _fill(store, material, recipes, np.arange(len(material.index)), seen)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import ShardMissingError, UsageError
+from ..arrays import DTYPES
 from ..index import Index
 from ..layout import Layout
 from ..ledger import VideoOutcome
 from ..store import Store
-from ..stream_files import DTYPES
 
 AXES = "view, segment, row, column, channel"
 """Order of the axes of cubes; where a store has one view only, files leave the first one out."""
@@ -125,11 +125,8 @@ class StoreMaterial(Material):
         self.name, self.views, self.attributes = store.path.name, store.views, store.attributes
         self.missing = [str(store.index.ids[position]) for position in np.flatnonzero(~done)]
         self.index = store.index if done.all() else select(store.index, self._positions)
-        self.layout = (
-            Layout(offset=store.index.offset, rows=store.rows, chunk_rows=store.chunk_rows, shard_rows=store.shard_rows)
-            if done.all()
-            else None
-        )
+        # Of a store that was extended the copy is made in one piece, without the gaps between.
+        self.layout = store.layout if done.all() and not store.layout.earlier_rows else None
         self._readers = {stream.name: stream.reader() for stream in opened}
         ids = set(self.index.ids)
         self.streams = [
@@ -152,6 +149,69 @@ class StoreMaterial(Material):
             frames=np.concatenate([reader.frames(place, view) for view in range(self.views)]),
             seconds=np.concatenate([reader.seconds(place, view) for view in range(self.views)]),
         )
+
+
+def require_object(value: Any) -> Mapping[str, Any]:
+    """Return what an export states as a JSON object; refuse anything else."""
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{str(value)[:40]!r} stands where an object should be")
+    return value
+
+
+MOST_CHUNKS = 1_000_000
+"""Chunks of a shard at most: its index has 16 bytes for each, whether it is there or not."""
+
+
+def stated_layout(index: Index, views: int, told: Mapping[str, Any]) -> Layout:
+    """Read the layout that an export states; it may be any that holds the rows of its index.
+
+    Raises
+    ------
+    UsageError
+        If a number is none, or rows would lie outside, over each other, or in shards of an absurd size.
+    """
+    numbers = {name: told[name] for name in ("rows", "chunk_rows", "shard_rows")}
+    if views < 1 or any(type(number) is not int or number < 1 for number in numbers.values()):
+        raise UsageError(f"a layout of {views} views and {numbers} is none")
+    layout = Layout(offset=index.offset, **numbers)
+    ends = index.offset + views * index.length.astype(np.int64)
+    if (
+        len(index.offset) != len(index)
+        or index.offset[0] < 0
+        or (ends[:-1] > index.offset[1:]).any()
+        or not ends[-1] <= layout.rows <= ends[-1] + layout.shard_rows
+        or layout.shard_rows % layout.chunk_rows
+        or layout.shard_rows // layout.chunk_rows > MOST_CHUNKS
+    ):
+        raise UsageError(f"{layout!r} is not one of its {len(index)} videos")
+    return layout
+
+
+def stated_stream(
+    index: Index, name: str, cube_shape: Sequence[int], recipe: Any, fingerprint: Any, outcomes: Sequence[Any]
+) -> StreamInfo:
+    """Read what an export states of a stream; what it states of the videos' rows is checked with them.
+
+    Raises
+    ------
+    UsageError, CorruptStoreError
+        If it has not one outcome per video, in their order, or something is of another type.
+    """
+    sides = tuple(int(side) for side in cube_shape)
+    read = [VideoOutcome.from_dict(values) for values in outcomes]
+    if len(sides) != 3 or min(sides) < 1:
+        raise UsageError(f"stream {name!r} has cubes of shape {list(sides)}")
+    if not isinstance(fingerprint, str | None):
+        raise UsageError(f"stream {name!r} has the fingerprint {str(fingerprint)[:40]!r}")
+    if [outcome.id for outcome in read] != list(index.ids):
+        raise UsageError(f"stream {name!r} has not one outcome per video, in their order")
+    return StreamInfo(
+        name=name,
+        cube_shape=(sides[0], sides[1], sides[2]),
+        recipe=require_object(recipe),
+        fingerprint=fingerprint,
+        outcomes=read,
+    )
 
 
 def select(index: Index, positions: np.ndarray) -> Index:

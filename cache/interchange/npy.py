@@ -12,19 +12,27 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import MissingFileError, UsageError, VidattError
+from ...errors import UsageError, VidattError
 from ..fingerprint import plain
 from ..index import Index
-from ..layout import Layout
-from ..ledger import VideoOutcome
+from .arrays import Archive, open_regular, read_npy, require_inside
 from .hdf5 import ROLES
-from .material import AXES, Material, StreamInfo, VideoRows, check_names
+from .material import (
+    AXES,
+    Material,
+    VideoRows,
+    check_names,
+    require_object,
+    stated_layout,
+    stated_stream,
+)
 
 FORMAT, VERSION = "vidatt-npy", 1
 INDEX, MANIFEST, CLASSES = "index.json", "videos.csv", "classes.txt"
 TIMES = ".times"
 """Behind a stream's name: the folder of its frames and seconds."""
 
+_BROKEN = (VidattError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _COLUMNS = [f.name for f in fields(Index) if f.name not in ("classes", "multi_label", "splits")]
 
 
@@ -118,36 +126,46 @@ class NpyMaterial(Material):
     def __init__(self, folder: Path) -> None:
         self.name, self._folder = folder.name, folder
         try:
-            told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            with open_regular(require_inside(folder, folder / INDEX)) as file:
+                told = json.load(file)
             if (told["format"], told["version"]) != (FORMAT, VERSION):
                 raise UsageError(f"{folder} is no .npy export of this version of vidatt ({FORMAT} {VERSION}).")
             self.views = int(told["views"])
-            self.attributes: Mapping[str, Any] = told["attributes"]
+            self.attributes: Mapping[str, Any] = require_object(told["attributes"])
             self.index = Index(
                 **{name: _column(name, values) for name, values in told["videos"].items()},
                 classes=tuple(told["classes"]),
-                multi_label=told["multi_label"],
+                multi_label=bool(told["multi_label"]),
                 splits={name: np.array(roles) for name, roles in told["splits"].items()},
             )
-            self.layout = Layout(offset=self.index.offset, **told["layout"]) if told["layout"] else None
-            self.streams = [_stream(name, entry) for name, entry in told["streams"].items()]
-        except VidattError:
-            raise
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UsageError(f"{folder / INDEX} cannot be read ({error!r}); is this a whole export?") from None
-        for stream in self.streams:
-            if [outcome.id for outcome in stream.outcomes] != list(self.index.ids):
-                raise UsageError(f"{folder / INDEX}: stream {stream.name!r} has not one outcome per video, in order.")
+            self.layout = stated_layout(self.index, self.views, told["layout"]) if told["layout"] else None
+            self.streams = [
+                stated_stream(
+                    self.index, name, entry["cube_shape"], entry["recipe"], entry["fingerprint"], entry["outcomes"]
+                )
+                for name, entry in told["streams"].items()
+            ]
+            check_names((f"{id}.npy" for id in self.index.ids), "a file")
+        except (
+            VidattError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            if isinstance(error, VidattError) and str(folder) in str(error):
+                raise
+            raise UsageError(f"{folder / INDEX} cannot be read ({error}); is this a whole export?") from None
 
     def rows(self, stream: str, position: int) -> VideoRows:
         """Read one video."""
         id = str(self.index.ids[position])
-        cubes = read_npy(self._folder / stream / f"{id}.npy")
-        times = self._folder / f"{stream}{TIMES}" / f"{id}.npz"
-        with open_npz(times) as archive:
-            return VideoRows(cubes, *(archive_array(times, archive, key) for key in ("frames", "seconds"))).flat(
-                self.views
-            )
+        cubes = read_npy(require_inside(self._folder, self._folder / stream / f"{id}.npy"))
+        times = require_inside(self._folder, self._folder / f"{stream}{TIMES}" / f"{id}.npz")
+        with Archive(times) as archive:
+            return VideoRows(cubes, *(archive.read(key) for key in ("frames", "seconds"))).flat(self.views)
 
 
 def _column(name: str, values: list[Any]) -> np.ndarray:
@@ -157,74 +175,3 @@ def _column(name: str, values: list[Any]) -> np.ndarray:
     array = np.array(values, np.float64 if name in ("span_seconds", "interval_seconds", "box_xyxy") else np.int64)
     sides = {"span_seconds": 2, "interval_seconds": 2, "box_xyxy": 4}
     return array.reshape(-1, sides[name]) if name in sides else array
-
-
-def _stream(name: str, entry: Mapping[str, Any]) -> StreamInfo:
-    K, K_, D = entry["cube_shape"]
-    return StreamInfo(
-        name=name,
-        cube_shape=(K, K_, D),
-        recipe=entry["recipe"],
-        fingerprint=entry["fingerprint"],
-        outcomes=[VideoOutcome.from_dict(values) for values in entry["outcomes"]],
-    )
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """Read a `.npy` file; pickled objects are refused.
-
-    Raises
-    ------
-    MissingFileError
-        If it is not there.
-    UsageError
-        If it is damaged, or holds objects.
-    """
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} is missing; the material is not whole.") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise UsageError(f"{path} is no array of numbers ({error}).") from None
-
-
-def open_npz(path: Path) -> Any:
-    """Open a `.npz` file, a context manager; pickled objects are refused when they are read.
-
-    Raises
-    ------
-    MissingFileError
-        If it is not there.
-    UsageError
-        If it is no such archive.
-    """
-    import zipfile
-
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise MissingFileError(f"{path} is missing; the material is not whole.") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is no .npz archive ({error}).") from None
-    if isinstance(archive, np.ndarray):
-        raise UsageError(f"{path} is no .npz archive but one array; use --format npy.")
-    return archive
-
-
-def archive_array(path: Path, archive: Any, key: str) -> np.ndarray:
-    """Read one array of an open archive.
-
-    Raises
-    ------
-    UsageError
-        If there is none of this name (those there are are listed), or it is damaged, or holds objects.
-    """
-    import zipfile
-    import zlib
-
-    if key not in archive.files:
-        raise UsageError(f"{path} has no array {key!r}; it has {', '.join(archive.files) or 'none'}.")
-    try:
-        return archive[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UsageError(f"{path}: the array {key!r} cannot be read ({error}).") from None

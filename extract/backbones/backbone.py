@@ -142,7 +142,11 @@ def measure(backbone: Backbone, device: torch.device) -> None:
             "choose another layer."
         )
     if not torch.isfinite(output).all():
-        raise VidattError(f"Backbone {name!r} gives NaN or infinity on a black segment.")
+        source = backbone.recipe.get("weights", {}).get("name", "none")
+        raise VidattError(
+            f"Backbone {name!r} gives NaN or infinity on a black segment: its weights ({source}) are not for this "
+            "network, or damaged; give others with --weights."
+        )
     if averaged == [True]:
         backbone.recipe["time_pooling"] = "mean"
     backbone.cube_shape = (output.shape[1], output.shape[2], output.shape[3])

@@ -13,7 +13,8 @@ import torch
 from ...errors import WeightsError
 from .entry import Choices
 from .preprocessing import PREPROCESSINGS, Preprocessing, check_preprocessing
-from .weights import LoadedWeights, file_sha256, read_tensors, weights_folder
+from .weights import LoadedWeights, weights_folder
+from .weights_files import file_sha256, read_tensors
 
 _FILE_NAMES = ("model.safetensors", "pytorch_model.bin")  # of the hub's repositories, in timm's own order
 
@@ -146,7 +147,7 @@ def resolve_timm_weights(choices: Choices, *, hub_file: HubFile | None, rules: P
         return LoadedWeights(None, {"name": "random", "seed": choices.seed, "sha256": ""}, rules)
     path = Path(choices.weights)
     title = path.name
-    if choices.weights == "default" or not path.is_file():
+    if choices.weights == "default" or not os.path.isfile(path):
         path, title = _published(choices.weights, hub_file)
     return LoadedWeights(read_tensors(path), {"name": title, "sha256": file_sha256(path)}, rules)
 

@@ -1,16 +1,13 @@
 """Where a network's weights come from: a registry with source, digest, licence and preprocessing, or a file.
 
-Pickled code is never executed: files are safetensors, NumPy archives without pickles, or PyTorch files read with
-`weights_only=True`. Every tensor of a file must find its place in the network, and every parameter that the chosen
+Every tensor of a file must find its place in the network, and every parameter that the chosen
 layer needs must be in the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,15 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, WeightsError
 from ..kinds import find_kind
 from .preprocessing import PREPROCESSINGS, Preprocessing, check_preprocessing
+from .weights_files import file_sha256, read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -174,12 +169,6 @@ def weights_entry(name: str) -> WeightsEntry:
     return entries[name]
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fetch(name: str) -> Path:
     """Download one registered file and check its digest; a file that is there and right is left alone.
 
@@ -259,7 +248,7 @@ def resolve_weights(
         path, digest = entry.path, _check_digest(entry.path, entry)
     else:
         path = Path(choice)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise WeightsError(
                 f"--weights {choice!r} is neither a file nor a known name; `vidatt weights list` shows the names."
             )
@@ -276,35 +265,6 @@ def _rules(chosen: str | None, published: str, kind: str) -> Preprocessing:
     if chosen is None and find_kind(kind).displacement:
         chosen = "flow-caffe" if PREPROCESSINGS[published].divisor == 1 else "flow-tsn"
     return PREPROCESSINGS[chosen or published]
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a weights file (.safetensors, .npz, or a PyTorch file) without executing anything in it.
-
-    Raises
-    ------
-    WeightsError
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: torch.from_numpy(archive[key]) for key in archive.files}
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds pickled Python objects beside tensors, which are never executed; save its state_dict alone."
-        ) from error
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path} cannot be read as weights: {reason}") from error
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} holds no state_dict: expected a mapping of names to tensors.")
-    return {key.removeprefix("module."): value for key, value in content.items()}
 
 
 def load_into(network: nn.Module, tensors: Mapping[str, Tensor], *, needed: set[str], source: str) -> None:
@@ -329,7 +289,7 @@ def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, n
     Raises
     ------
     WeightsError
-        Naming the first tensors that have no place, are missing, or have another shape.
+        Naming the first tensors that have no place, are missing, have another shape, or hold NaN or infinity.
     """
     surplus = sorted(set(tensors) - set(own))
     missing = sorted(name for name in needed - set(tensors) if not name.endswith("num_batches_tracked"))
@@ -341,4 +301,9 @@ def check_tensors(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, n
         if tensor.shape != own[name].shape:
             raise WeightsError(
                 f"{source}: tensor {name!r} is {list(tensor.shape)}, the network wants {list(own[name].shape)}."
+            )
+    for name in sorted(needed & set(tensors)):
+        if not torch.isfinite(tensors[name]).all():
+            raise WeightsError(
+                f"{source}: tensor {name!r} holds NaN or infinity: a damaged file; fetch or make it anew."
             )

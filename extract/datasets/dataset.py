@@ -54,3 +54,6 @@ class Dataset:
 
     info: DatasetInfo
     load: Loader
+    load_with_links: Loader | None = (
+        None  # where links may lead out of the folder that is the dataset; None: it has lists
+    )

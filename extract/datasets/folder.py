@@ -15,7 +15,7 @@ from ...errors import MissingFileError, UsageError
 from .annotation_files import line_error, read_lines
 from .catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from .dataset import Dataset, DatasetInfo
-from .video_files import VIDEO_SUFFIXES, walk_videos
+from .video_files import VIDEO_SUFFIXES, FoundVideos, find_videos
 
 INFO = DatasetInfo(
     name="folder",
@@ -78,32 +78,43 @@ def _truth(text: str) -> bool:
 
 def load(*, annotations: Path | None, videos: Path | None, options: Mapping[str, str]) -> Catalogue:
     """List the folder; labels are the top directories, splits come from `annotations` or from the seed."""
+    return _load(annotations, videos, options, follow_links=False)
+
+
+def load_with_links(*, annotations: Path | None, videos: Path | None, options: Mapping[str, str]) -> Catalogue:
+    """Do as `load` does, where links may lead out of the folder."""
+    return _load(annotations, videos, options, follow_links=True)
+
+
+def _load(
+    annotations: Path | None, videos: Path | None, options: Mapping[str, str], *, follow_links: bool
+) -> Catalogue:
     settings = FolderOptions.parse(options)
     if videos is None:
         raise UsageError("Dataset 'folder' is a folder of videos; name it with --videos.")
-    paths = walk_videos(videos, allow_links_outside=False)
-    if not paths:
+    found = find_videos(videos, allow_links_outside=follow_links)
+    if not found.paths:
         raise MissingFileError(
             f"{videos} holds no videos ({', '.join(sorted(VIDEO_SUFFIXES))}); put them below one directory per class."
         )
     if settings.unlabelled:
         if annotations is not None:
             raise UsageError("Dataset 'folder': unlabelled=true takes no --annotations; leave one of them out.")
-        heap = tuple(Video(id=path, path=path, labels=()) for path in paths)
-        return Catalogue(name=INFO.name, classes=(), videos=heap, splits={})
-    return _labelled(paths, annotations, videos, settings)
+        heap = tuple(Video(id=path, path=path, labels=()) for path in found.paths)
+        return Catalogue(name=INFO.name, classes=(), videos=heap, splits={}, notes=found.notes())
+    return _labelled(found, annotations, videos, settings)
 
 
-def _labelled(paths: list[str], annotations: Path | None, videos: Path, settings: FolderOptions) -> Catalogue:
-    stray = [path for path in paths if "/" not in path]
-    paths = [path for path in paths if "/" in path]
+def _labelled(found: FoundVideos, annotations: Path | None, videos: Path, settings: FolderOptions) -> Catalogue:
+    stray = [path for path in found.paths if "/" not in path]
+    paths = [path for path in found.paths if "/" in path]
     classes = tuple(sorted({path.split("/", 1)[0] for path in paths}))
     if len(classes) < 2:
-        found = f"one class directory ({classes[0]})" if classes else "no class directories"
+        there = f"one class directory ({classes[0]})" if classes else "no class directories"
         raise UsageError(
-            f"{videos} has {found} with videos; make one directory per class, or set unlabelled=true to extract only."
+            f"{videos} has {there} with videos; make one directory per class, or set unlabelled=true to extract only."
         )
-    notes = []
+    notes = [*found.notes()]
     if stray:
         notes.append(
             f"{len(stray)} videos directly in the folder belong to no class and are left out, such as {stray[0]}"
@@ -173,4 +184,4 @@ def _read_lists(folder: Path, classes: tuple[str, ...]) -> dict[str, dict[str, i
     return members
 
 
-DATASET = Dataset(info=INFO, load=load)
+DATASET = Dataset(info=INFO, load=load, load_with_links=load_with_links)

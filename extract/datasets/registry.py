@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def load_catalogue(
     annotations: Path | None = None,
     videos: Path | None = None,
     options: Mapping[str, str] = NO_OPTIONS,
+    follow_links: bool = False,
 ) -> Catalogue:
     """Read the catalogue of a dataset.
 
@@ -78,6 +80,7 @@ def load_catalogue(
     annotations : the folder of official files (the CSV file of `list`); None = where the dataset looks by default
     videos : the video folder; needed by datasets whose catalogue is the folder itself
     options : settings of the dataset, see `describe(name).options`
+    follow_links : let links lead out of the video folder, where the dataset is what lies there
 
     Raises
     ------
@@ -90,7 +93,8 @@ def load_catalogue(
     if options and not dataset.info.options:
         raise UsageError(f"Dataset {name!r} takes no options; leave out {', '.join(sorted(options))}.")
     nearest_key_error(f"option of dataset {name!r}:", options, dataset.info.options)
-    return dataset.load(annotations=annotations, videos=videos, options=options)
+    load = dataset.load_with_links if follow_links and dataset.load_with_links else dataset.load
+    return load(annotations=annotations, videos=videos, options=options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +121,7 @@ def check(name: str, catalogue: Catalogue, videos_dir: Path) -> DatasetCheck:
     on_disk = set(walk_videos(videos_dir, allow_links_outside=True))
     listed_paths = {video.path for video in catalogue.videos}
     # A listed file may have a suffix or a hidden name that the walk does not take for a video: those are looked up.
-    absent = {path for path in listed_paths - on_disk if is_walked(path) or not (videos_dir / path).is_file()}
+    absent = {path for path in listed_paths - on_disk if is_walked(path) or not os.path.isfile(videos_dir / path)}
     surplus = on_disk - listed_paths
     by_key = {spelling_key(path): path for path in sorted(surplus)}
     misnamed = tuple((by_key[spelling_key(path)], path) for path in sorted(absent) if spelling_key(path) in by_key)

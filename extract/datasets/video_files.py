@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import MissingFileError, UsageError
@@ -36,48 +37,99 @@ def leaves_folder(path: str) -> bool:
     return path.startswith("/") or (".." in path and ".." in path.split("/"))
 
 
-def walk_videos(root: Path, *, allow_links_outside: bool) -> list[str]:
-    """Return the video files below `root` as sorted POSIX paths relative to it.
+@dataclass(frozen=True)
+class FoundVideos:
+    """The videos below a folder, and what was passed over."""
 
-    Hidden files and folders are skipped; linked folders are followed, loops are not. Only links cost a stat.
+    paths: list[str]  # POSIX, relative to the folder, sorted
+    skipped: Mapping[str, tuple[str, ...]]  # why -> relative paths, as printable text
+
+    def notes(self) -> tuple[str, ...]:
+        """Return one line on what was passed over, if anything was."""
+        if not self.skipped:
+            return ()
+        parts = (f"{len(paths)} {why}, such as {min(paths)}" for why, paths in sorted(self.skipped.items()))
+        count = sum(map(len, self.skipped.values()))
+        return (f"{count} entries of the video folder are left out: {'; '.join(parts)}",)
+
+
+def walk_videos(root: Path, *, allow_links_outside: bool) -> list[str]:
+    """Return the `paths` of `find_videos`."""
+    return find_videos(root, allow_links_outside=allow_links_outside).paths
+
+
+def find_videos(root: Path, *, allow_links_outside: bool) -> FoundVideos:
+    """List the video files below `root`.
+
+    Hidden files and folders are passed over, other endings, links that lead nowhere and names that are not UTF-8,
+    which no list can state. Linked folders are followed, loops are not. Only links cost a stat.
 
     Raises
     ------
     MissingFileError
         If `root` is no folder.
     UsageError
-        If a link leads out of `root` and `allow_links_outside` is False.
+        If a folder cannot be listed, or a link leads out of `root` and `allow_links_outside` is False.
     """
     if not root.is_dir():
         raise MissingFileError(f"There is no video folder {root}; name it with --videos.")
     top = os.path.realpath(root)
     found: list[str] = []
+    skipped: dict[str, list[str]] = {}
 
     def visit(folder: str, relative: str, ancestors: frozenset[str]) -> None:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
+        for entry in _listed(folder):
+            real, is_folder = entry.path, False
+            why = _reason_to_skip(entry)
+            if not why:
                 is_folder = entry.is_dir()
                 if not is_folder and not is_video_name(entry.name):
-                    continue
-                real = entry.path
-                if entry.is_symlink():
+                    why = "with other endings"
+                elif entry.is_symlink():
                     real = os.path.realpath(entry.path)
-                    if not os.path.exists(real):  # a dangling link is a missing video
-                        continue
                     if not allow_links_outside and not _is_below(real, top):
-                        raise UsageError(
-                            f"{entry.path} is a link to {real}, outside the video folder; move the video below "
-                            f"{root}, or name a video folder that holds both."
-                        )
-                if not is_folder:
-                    found.append(f"{relative}{entry.name}")
-                elif real not in ancestors:
-                    visit(real, f"{relative}{entry.name}/", ancestors | {real})
+                        raise UsageError(f"{_outside(entry.path, real, root)}.")
+                    if is_folder and real in ancestors:
+                        why = "links in a circle"
+            if why:
+                skipped.setdefault(why, []).append(printable(f"{relative}{entry.name}"))
+            elif is_folder:
+                visit(real, f"{relative}{entry.name}/", ancestors | {real})
+            else:
+                found.append(f"{relative}{entry.name}")
 
     visit(top, "", frozenset({top}))
-    return sorted(found)
+    return FoundVideos(sorted(found), {why: tuple(paths) for why, paths in skipped.items()})
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UsageError(f"The folder {printable(folder)} cannot be listed: {error.strerror}.") from None
+
+
+def _reason_to_skip(entry: os.DirEntry[str]) -> str:
+    if entry.name.startswith("."):
+        return "hidden"
+    if printable(entry.name) != entry.name:
+        return "whose names are not UTF-8 (rename them)"
+    if entry.is_symlink() and not os.path.exists(entry.path):  # a dangling link is a missing video
+        return "links that lead nowhere"
+    return ""
+
+
+def printable(path: str) -> str:
+    r"""Return a path with bytes that are not UTF-8 as `\xNN`; Python's stand-ins for them cannot be kept or said."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _outside(path: str, target: str, root: Path) -> str:
+    return (
+        f"{printable(path)} leads by a link to {printable(target)}, outside the video folder {root}; add "
+        "--follow-links to read it all the same, or name a video folder that holds both"
+    )
 
 
 def links_outside(root: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
@@ -104,8 +156,7 @@ def links_outside(root: Path, paths: Iterable[str]) -> list[tuple[str, str]]:
         if not _is_below(target, top):
             outside += [(f"{folder}/{name}", os.path.join(target, name)) for name in members]
             continue
-        with os.scandir(place) as entries:
-            links = {entry.name for entry in entries if entry.is_symlink()}
+        links = {entry.name for entry in _listed(place) if entry.is_symlink()}
         for name in members:
             if name in links:
                 real = os.path.realpath(os.path.join(place, name))
@@ -126,10 +177,7 @@ def refuse_links_outside(root: Path, paths: Iterable[str]) -> None:
     if outside:
         path, target = outside[0]
         more = f" ({len(outside)} such entries)" if len(outside) > 1 else ""
-        raise UsageError(
-            f"{path} leads by a link to {target}, outside the video folder {root}{more}; move the videos below it, or "
-            "name a video folder that holds both."
-        )
+        raise UsageError(f"{_outside(path, target, root)}{more}.")
 
 
 def _is_below(real: str, top: str) -> bool:

@@ -18,11 +18,16 @@ FEWEST_CRASHES = 3
 
 
 class Breaker:
-    """Counts the videos of a run; `only_crashes` holds until one has not ended in the same crash as those before."""
+    """Counts the videos of a run; `only_crashes` holds until one has not ended in the same crash as those before.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    off : never judge: of videos that crashed before it says nothing if they do again
+    """
+
+    def __init__(self, *, off: bool = False) -> None:
         self.videos = 0
-        self.only_crashes = True
+        self.only_crashes = not off
         self._last: VideoReport | None = None
 
     def count(self, report: VideoReport) -> None:

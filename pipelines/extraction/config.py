@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import UsageError
+from ...cache.ledger import OUTCOMES
+from ...errors import UnknownNameError, UsageError
+from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
 
+RETRYABLE = tuple(outcome for outcome in OUTCOMES if outcome != "ok")
+"""Outcomes of videos that a retry looks at again."""
 COUNTS = ("window_frames", "shard_videos", "workers", "decoders", "batch_segments")
 
 
@@ -36,16 +40,20 @@ class ExtractConfig:
     sampler: str | None = None
     default_sampler: str = "uniform:25"  # the recipe's
     window_frames: int | None = None  # the longest stream's
-    views: str = "center"
+    views: str | None = None  # such as train:5+10crop; None = those of the store, else center
     shard_videos: int | None = None
     slice: str | None = None  # I/N
-    seed: int = 0  # of the order of videos, random views and random weights
+    seed: int = 0  # of the order of videos, random views and segments, and random weights
     device: str = "auto"
     workers: int | None = None  # one per GPU, or one per CPU core
     decoders: int | None = None  # per worker
     batch_segments: int | None = None
     decode_timeout_seconds: float = 60.0
-    decode_memory_bytes: int = 0  # of a decoder; 0 = no limit
+    decode_memory_bytes: int = MEMORY_BYTES  # of a decoder beside its libraries; 0 = no limit
+    follow_links: bool = False  # out of the video folder
+    retry: tuple[str, ...] = ()  # look again at videos of these outcomes
+    extend: bool = False  # take the catalogue's new videos and labels into a store of other ones
+    reuse: Path | None = None  # another store: copy its cubes where recipe, sampling and file are equal
 
     def __post_init__(self) -> None:
         if not self.streams:
@@ -55,7 +63,8 @@ class ExtractConfig:
         Sampler.parse(self.default_sampler)
         if self.sampler is not None:
             Sampler.parse(self.sampler)
-        Views.parse(self.views)
+        if self.views is not None:
+            Views.parse(self.views)
         if self.slice is not None:
             parse_slice(self.slice)
         for name in COUNTS:
@@ -68,8 +77,16 @@ class ExtractConfig:
             raise UsageError(f"Decoding timeout {self.decode_timeout_seconds} s: must be above 0.")
         if self.decode_memory_bytes < 0:
             raise UsageError(f"Memory of a decoder {self.decode_memory_bytes} bytes: must be 0 (no limit) or more.")
+        for outcome in self.retry:
+            if outcome not in RETRYABLE:
+                raise UnknownNameError("outcome to retry", outcome, RETRYABLE)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError(f"Unknown device {self.device!r}; write auto, cpu, cuda or cuda:I.")
+
+    @property
+    def decoder(self) -> DecoderSettings:
+        """How decoders are run."""
+        return DecoderSettings(timeout_seconds=self.decode_timeout_seconds, memory_bytes=self.decode_memory_bytes)
 
 
 def default_videos(dataset: str) -> Path:

@@ -6,14 +6,18 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ...cache.growth import finish
 from ...cache.ledger import VideoOutcome
 from ...cache.store import Store
 from ...cache.stream import Stream
+from .command import extract_command
 from .config import ExtractConfig
 from .plan import plan_extraction
+from .retry import todo, unfinished
+from .reuse import Reuse
 from .supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -40,12 +44,19 @@ class ExtractionSummary:
     streams: dict[str, StreamSummary]
     seconds: float
     given_up: tuple[int, ...]  # shards that no worker survived
+    reused: int = 0  # videos copied from another store
+    retried: int = 0  # videos that were looked at again
+    changed: int = 0  # of those, how many end otherwise now
+    longer: tuple[str, ...] = ()  # ids of videos to retry that have no room: other segments than the store has rows
+    retryable: int = 0  # videos that are not ok and whose file is there
+    retry_command: str = ""  # that looks at them again
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `extract --json` prints it."""
         streams = {name: asdict(stream) | {"cube": list(stream.cube)} for name, stream in self.streams.items()}
         failed = [outcome.to_dict() for outcome in self.failed]
-        return {**vars(self), "failed": failed, "streams": streams, "given_up": list(self.given_up)}
+        lists = {"given_up": list(self.given_up), "longer": list(self.longer)}
+        return {**vars(self), "failed": failed, "streams": streams, **lists}
 
 
 def extract(config: ExtractConfig) -> ExtractionSummary:
@@ -59,27 +70,45 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         After SIGTERM, SIGUSR1 or Ctrl-C, when the shards in work are committed.
     """
     started = time.monotonic()
+    if config.store.exists():
+        finish(config.store)  # an extension that was killed
     plan = plan_extraction(config)
-    with Supervisor(plan) as supervisor:
+    with Supervisor(plan, again=bool(config.retry)) as supervisor:
         built = supervisor.start_first_worker()  # backbones before a store: no empty store on errors
+        recipes = {name: recipe for name, (_, recipe) in built.streams.items()}
+        if config.reuse is not None:
+            log.info("%s: %d videos can be copied", config.reuse, len(Reuse(config.reuse, recipes)))
         store = plan.open_store()
         store.sweep()
         for name, (cube_shape, recipe) in built.streams.items():
             store.add_stream(name, cube_shape=cube_shape, recipe=recipe)
-        missing = plan.shards_to_do(store)
+        work = todo(plan, store)
         log.info(
             "%s: %d videos in %d shards; %d of my %d shards are to do",
-            config.store, len(store.index.ids), store.shard_count, len(missing), len(plan.shards),
+            config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
         )  # fmt: skip
-        supervisor.run(store, missing)
+        if config.retry:
+            log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
+        supervisor.run(store, work.tasks)
     if plan.shards.step == 1:  # else other slices may be at work
         store.sweep()
-    return summarise(
+    names = [stream.name for stream in plan.streams]
+    summary = summarise(
         store,
-        [stream.name for stream in plan.streams],
+        names,
         plan.shards,
         seconds=round(time.monotonic() - started, 3),
         given_up=tuple(supervisor.given_up),
+    )
+    retryable = len(unfinished(plan, store, names)[0] - {store.index.position(id) for id in work.longer})
+    return replace(
+        summary,
+        reused=supervisor.reused,
+        retried=work.again,
+        changed=len(supervisor.changed),
+        longer=work.longer,
+        retryable=retryable,
+        retry_command=extract_command(config, "--retry") if retryable else "",
     )
 
 

@@ -9,24 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
 from ...cache.fingerprint import differences
 from ...cache.index import Index
-from ...cache.layout import Layout, plan_layout
+from ...cache.layout import Layout, extend_layout, plan_layout
 from ...cache.plan import StorePlan
 from ...cache.store import Store
-from ...errors import MissingFileError, RefusedError
+from ...errors import MissingFileError, RefusedError, StoreNotFoundError
+from ...extract.counting import count_segments
 from ...extract.datasets.catalogue import Catalogue
 from ...extract.datasets.registry import describe, load_catalogue
 from ...extract.datasets.video_files import refuse_links_outside
 from ...extract.sampling import Sampler
-from ...extract.segments import VideoJob
+from ...extract.segments import CountJob, VideoJob
 from ...extract.streams import StreamConfig
-from ...extract.video import VideoProblemError, VideoReader, expected_frames
-from ...extract.views import Views
+from ...extract.views import CENTER, Views
 from ...extract.windows import StreamKind
+from ..runs.progress import Progress
+from .catalogue_changes import catalogue_changes
+from .command import extract_command
 from .config import ExtractConfig, parse_slice
+from .reuse import check_reuse
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +48,31 @@ class ExtractionPlan:
     index: Index  # the videos in store order, with the segments planned for each
     layout: Layout
     recorded: StorePlan  # what the store keeps of all this
-    store: Store | None  # the one that is there; then index and layout are its own
+    store: Store | None  # the one that is there; then index and layout are its own, or those of its extension
     shards: range  # my slice
 
+    @property
+    def extends(self) -> bool:
+        """Whether the store that is there is to be extended."""
+        return self.store is not None and self.index is not self.store.index
+
     def open_store(self) -> Store:
-        """Return the store that is there, else make it.
+        """Return the store that is there, extended if that is asked for, else make it.
 
         Raises
         ------
         RefusedError
-            If another process has made another one meanwhile.
+            If another process has made another one meanwhile, or extended it otherwise.
         """
-        if self.store is not None:
+        if self.store is not None and not self.extends:
             return self.store
+        if self.store is not None:
+            store = self.store.extend(index=self.index, layout=self.layout, attributes=self.recorded.to_attributes())
+            if store.index.content_digest() != self.index.content_digest():
+                raise RefusedError(
+                    f"Another process has extended the store {store.path} at this moment; run the same command again."
+                )
+            return store
         path = self.config.store
         path.parent.mkdir(parents=True, exist_ok=True)
         attributes = self.recorded.to_attributes()
@@ -90,7 +106,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
     slice_index, slices = parse_slice(config.slice)
     catalogue = open_catalogue(config)
     store = Store.open(config.store) if config.store.exists() else None
-    views = Views.parse(config.views)
+    views = Views.parse(config.views or (store and store.plan.view_rule) or str(CENTER))
     sampler, window_frames, shard_videos = _open_choices(config, catalogue, store)
     recorded = StorePlan(
         dataset=catalogue.name,
@@ -102,15 +118,25 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         shard_videos=shard_videos,
     )
     if store is None:
-        length = plan_segments(catalogue, config.videos, sampler, jobs=cpu_count())
+        if config.retry or config.extend:
+            raise StoreNotFoundError(
+                f"There is no store {config.store} to {'retry' if config.retry else 'extend'}; name it with --store."
+            )
+        length = plan_segments(config, catalogue, sampler)
         index, layout = make_index(catalogue, length, views=views.count, shard_videos=shard_videos, seed=config.seed)
-    elif odd := differences(asdict(recorded), asdict(store.plan)):
+    elif odd := differences(
+        asdict(replace(recorded, catalogue_sha256=None)), asdict(replace(store.plan, catalogue_sha256=None))
+    ):
         raise RefusedError(
             f"The store {config.store} was planned differently: {'; '.join(odd)}. "
             "Name another --store, or repeat the old options."
         )
+    elif recorded.catalogue_sha256 != store.plan.catalogue_sha256:
+        index, layout = _extension(config, catalogue, store, sampler)
     else:
         index, layout = store.index, store.layout
+    if config.reuse is not None:
+        check_reuse(config.reuse, config.store, recorded)
     return ExtractionPlan(
         config=config,
         catalogue=catalogue,
@@ -124,6 +150,37 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         store=store,
         shards=range(slice_index, layout.shard_count, slices),
     )
+
+
+def _extension(config: ExtractConfig, catalogue: Catalogue, store: Store, sampler: Sampler) -> tuple[Index, Layout]:
+    """Return the store's index as the catalogue has it now, and its layout: new videos behind those there are.
+
+    Raises
+    ------
+    RefusedError
+        If no extension is asked for, or the catalogue does not only add; the message says what differs, and the way.
+    """
+    changes = catalogue_changes(store.index, catalogue)
+    if not changes.only_adds:
+        raise RefusedError(
+            f"The store {config.store} was planned for other videos: {changes.words()}. A store only grows; give "
+            "another --store, and this one as --reuse: what is equal is copied."
+        )
+    if not config.extend:
+        raise RefusedError(
+            f"The store {config.store} was planned for other videos: {changes.words()}. Go on with "
+            f"`{extract_command(config, '--extend')}`."
+        )
+    log.info("%s: %s", config.store, changes.words())
+    place = {video.id: row for row, video in enumerate(catalogue.videos)}
+    old = [place[id] for id in store.index.ids.tolist()]
+    new = np.array([place[id] for id in changes.added], np.int64)
+    new = new[np.random.default_rng([config.seed, len(store.layout.earlier_rows) + 1]).permutation(len(new))]
+    added = replace(catalogue, videos=tuple(catalogue.videos[row] for row in new.tolist()), splits={})
+    length = plan_segments(config, added, sampler) if len(new) else np.empty(0, np.int32)
+    layout = extend_layout(store.layout, length, store.views)
+    order = np.concatenate([np.array(old, np.int64), new])
+    return index_of(catalogue, order, np.concatenate([store.index.length, length]), layout), layout
 
 
 def _open_choices(config: ExtractConfig, catalogue: Catalogue, store: Store | None) -> tuple[Sampler, int, int]:
@@ -141,7 +198,7 @@ def _open_choices(config: ExtractConfig, catalogue: Catalogue, store: Store | No
             f"The store {config.store} does not say how its segments were placed, so no extraction can add to it; "
             "name another --store."
         )
-    return Sampler.parse(rule), window_frames, shard_videos
+    return Sampler.parse(rule, seed=config.seed), window_frames, shard_videos
 
 
 def open_catalogue(config: ExtractConfig) -> Catalogue:
@@ -161,9 +218,14 @@ def open_catalogue(config: ExtractConfig) -> Catalogue:
             f"(`vidatt datasets {config.dataset}` says what belongs there)."
         )
     catalogue = load_catalogue(
-        config.dataset, annotations=config.annotations, videos=config.videos, options=config.dataset_options
+        config.dataset,
+        annotations=config.annotations,
+        videos=config.videos,
+        options=config.dataset_options,
+        follow_links=config.follow_links,
     )
-    refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
+    if not config.follow_links:
+        refuse_links_outside(config.videos, (video.path for video in catalogue.videos))
     for note in catalogue.notes:
         log.info("%s: %s", config.dataset, note)
     return catalogue
@@ -185,34 +247,25 @@ def _as_in(recipe: Mapping[str, Any], stream: StreamConfig) -> StreamConfig:
     return stream
 
 
-def plan_segments(catalogue: Catalogue, videos: Path, sampler: Sampler, *, jobs: int) -> np.ndarray:
+def plan_segments(config: ExtractConfig, catalogue: Catalogue, sampler: Sampler) -> np.ndarray:
     """Return the planned number of segments of each video, (N,) int32.
 
-    Only a sampler whose number of segments follows the length looks into the files: packets are counted in parallel,
-    nothing is decoded. What cannot be read gets one row, so that it can be retried when it is mended.
+    Only a sampler whose number of segments follows the length looks into the files: decoders count the packets, within
+    the limits of any decoder. What cannot be read gets one row, so that it can be retried when it is mended.
     """
     if sampler.fixed_segments is not None:
         return np.full(len(catalogue.videos), sampler.fixed_segments, np.int32)
-    probes = Parallel(n_jobs=jobs, prefer="threads")(
-        delayed(_probe)(videos / video.path, sampler, video.start_seconds, video.stop_seconds)
+    jobs = [
+        CountJob(
+            path=config.videos.resolve() / video.path,
+            sampler=sampler,
+            start_seconds=video.start_seconds,
+            stop_seconds=video.stop_seconds,
+        )
         for video in catalogue.videos
-    )
-    return np.asarray(probes, np.int32)
-
-
-def _probe(path: Path, sampler: Sampler, start: float | None, stop: float | None) -> int:
-    try:
-        frames = expected_frames(path)
-        with VideoReader(path) as reader:
-            fps = reader.fps
-    except VideoProblemError:
-        return 1
-    if (start is not None or stop is not None) and fps > 0:
-        length = frames / fps
-        frames = max(1, round((min(stop or length, length) - (start or 0.0)) * fps) + 1)  # one spare for rounding
-    if sampler.needs_rate and fps <= 0:
-        return 1  # an outcome of this video, when it is read
-    return sampler.segments(max(1, frames), fps)
+    ]
+    with Progress("plan", len(jobs), unit="video") as progress:
+        return count_segments(jobs, config.decoder, cores=cpu_count(), progress=progress.advance)
 
 
 def make_index(
@@ -223,14 +276,25 @@ def make_index(
     The order is shuffled so that neighbours in a shard are not one class: training reads whole blocks of shards.
     """
     order = np.random.default_rng(seed).permutation(len(catalogue.videos))
-    videos = [catalogue.videos[i] for i in order]
     layout = plan_layout(length[order], views=views, videos_per_shard=shard_videos)
+    return index_of(catalogue, order, length[order], layout), layout
+
+
+def index_of(catalogue: Catalogue, order: np.ndarray, length: np.ndarray, layout: Layout) -> Index:
+    """Return the index of a store.
+
+    Parameters
+    ----------
+    order : [N] rows of the catalogue in store order
+    length : [N] segments per view, in store order
+    """
+    videos = [catalogue.videos[i] for i in order]
     labels = np.full((len(videos), max([1, *(len(v.labels) for v in videos)])), -1, np.int32)
     for row, video in enumerate(videos):
         labels[row, : len(video.labels)] = video.labels
     intervals = [(i, x) for i, video in enumerate(videos) for x in video.intervals]
     boxes = [(i, x) for i, video in enumerate(videos) for x in video.boxes]
-    index = Index(
+    return Index(
         ids=np.array([v.id for v in videos], dtype=object),
         paths=np.array([v.path for v in videos], dtype=object),
         groups=np.array([v.group for v in videos], dtype=object),
@@ -238,7 +302,7 @@ def make_index(
         classes=catalogue.classes,
         multi_label=catalogue.multi_label,
         splits={name: roles[order].astype(np.int8) for name, roles in catalogue.splits.items()},
-        length=length[order].astype(np.int32),
+        length=length.astype(np.int32),
         offset=layout.offset,
         span_seconds=np.array([[_nan(v.start_seconds), _nan(v.stop_seconds)] for v in videos], np.float64).reshape(
             -1, 2
@@ -251,7 +315,6 @@ def make_index(
         box_xyxy=np.array([[x.x1, x.y1, x.x2, x.y2] for _, x in boxes], np.float32).reshape(-1, 4),
         box_label=np.array([x.label for _, x in boxes], np.int32),
     )
-    return index, layout
 
 
 def _nan(value: float | None) -> float:

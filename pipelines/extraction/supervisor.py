@@ -19,7 +19,8 @@ from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .breaker import Breaker
 from .plan import ExtractionPlan
-from .worker import Failed, Ready, ShardDone, ShardHeld, VideoSeen, Want, WorkerConfig
+from .shard_work import ShardTask
+from .worker import Failed, Ready, ShardDone, ShardHeld, VideosCopied, VideoSeen, Want, WorkerConfig
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +68,21 @@ class _Worker:
 
 
 class Supervisor:
-    """Starts workers, hands out shards, restarts what dies, drains on a signal."""
+    """Starts workers, hands out shards, restarts what dies, drains on a signal.
 
-    def __init__(self, plan: ExtractionPlan) -> None:
-        self._plan = plan
+    Parameters
+    ----------
+    again : videos are looked at again, see `Breaker`
+
+    Attributes
+    ----------
+    given_up : shards that no worker survived
+    reused : videos copied from another store
+    changed : positions of the videos looked at again that end otherwise now
+    """
+
+    def __init__(self, plan: ExtractionPlan, *, again: bool = False) -> None:
+        self._plan, self._again = plan, again
         self._devices = devices(plan.config.device, plan.config.workers)
         self._workers: list[_Worker] = []
         self._todo: deque[int] = deque()
@@ -79,8 +91,11 @@ class Supervisor:
         self._first: _Worker | None = None
         self._store: Store | None = None
         self._stop = StopRequest("the shards in work", keep=True)
-        self._breaker = Breaker()  # over all workers
+        self._breaker = Breaker(off=again)  # over all workers
+        self._tasks: dict[int, ShardTask] = {}
         self.given_up: list[int] = []
+        self.reused = 0
+        self.changed: set[int] = set()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -103,19 +118,19 @@ class Supervisor:
         self._first = worker
         return message
 
-    def run(self, store: Store, shards: Sequence[int]) -> None:
+    def run(self, store: Store, tasks: Sequence[ShardTask]) -> None:
         """Extract the given shards; returns when all are committed or given up."""
-        if not shards:
+        if not tasks:
             return
         if self._first is None:
             raise RuntimeError("run() before start_first_worker()")
-        self._store, self._todo = store, deque(shards)
-        workers = min(len(self._devices), len(shards))
+        self._store, self._tasks = store, {task.shard: task for task in tasks}
+        self._todo = deque(self._tasks)
+        workers = min(len(self._devices), len(tasks))
         self._first.child.connection.send(store.path)
         for device in self._devices[1:workers]:
             self._start(device)
-        videos = sum(len(store.shard_videos(shard)) for shard in shards)
-        with self._stop, Progress("extract", videos, unit="video") as progress:
+        with self._stop, Progress("extract", sum(task.videos for task in tasks), unit="video") as progress:
             while self._workers:
                 self._step(progress)
         if self._stop.count:
@@ -139,6 +154,8 @@ class Supervisor:
             batch_segments=config.batch_segments or (64 if cuda else CPU_BATCH_SEGMENTS),
             decode_timeout_seconds=config.decode_timeout_seconds,
             decode_memory_bytes=config.decode_memory_bytes,
+            reuse=None if config.reuse is None else config.reuse.resolve(),
+            again=self._again,
         )
         environment = {"MALLOC_ARENA_MAX": "2"}  # one heap a thread would never give back what the feeder used
         if not cuda:
@@ -181,8 +198,12 @@ class Supervisor:
                 worker.held.append(message.shard)
             elif isinstance(message, ShardDone):
                 (worker.held if message.shard in worker.held else worker.shards).remove(message.shard)
-                if not message.ours:
+                self.changed |= message.published.changed
+                if not message.published.ours:
                     log.info("shard %d was committed by another job meanwhile", message.shard)
+            elif isinstance(message, VideosCopied):
+                progress.advance(count=message.count)
+                self.reused += message.count
         self._answer()
 
     def _answer(self) -> None:
@@ -199,7 +220,7 @@ class Supervisor:
                 worker.asks = False
                 if shard is not None:
                     worker.shards.append(shard)
-                worker.child.connection.send(shard)
+                worker.child.connection.send(None if shard is None else self._tasks[shard])
 
     def _bury(self, worker: _Worker) -> None:
         """Forget a worker that ended; give its shards to another, unless they killed too many."""

@@ -10,7 +10,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...cache.ledger import VideoOutcome
 from ...cache.store import Store
 from ...errors import VidattError, system_cause
 from ...extract.decoder import DecoderSettings
@@ -20,7 +19,8 @@ from ...extract.streams import StreamConfig
 from ...extract.video import VideoReport
 from ...extract.views import Views
 from .breaker import Breaker
-from .plan import video_job
+from .reuse import Reuse
+from .shard_work import Published, ShardWork
 
 if TYPE_CHECKING:  # only the child computes: its parent knows the messages and is spared importing torch
     from ...extract.extractor import ShardArrays
@@ -41,6 +41,8 @@ class WorkerConfig:
     batch_segments: int
     decode_timeout_seconds: float
     decode_memory_bytes: int
+    reuse: Path | None  # another store whose cubes are copied where they are equal
+    again: bool  # videos are looked at again: crashes are no surprise
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Want:
-    """Give me a shard (or None: there is nothing left)."""
+    """Give me a `ShardTask` (or None: there is nothing left)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ class VideoSeen:
     """One video is decoded."""
 
     report: VideoReport
+
+
+@dataclass(frozen=True)
+class VideosCopied:
+    """So many videos of a shard come from the store that is reused."""
+
+    count: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class ShardDone:
     """One shard is committed."""
 
     shard: int
-    ours: bool  # False: another writer was first
+    published: Published
 
 
 @dataclass(frozen=True)
@@ -121,15 +130,26 @@ def _work(connection: Connection[Any, Any]) -> None:
         with sending:
             connection.send(message)
 
+    work = ShardWork(
+        store,
+        [setup.name for setup in setups],
+        videos=config.videos,
+        sampler=config.sampler,
+        window_frames=config.window_frames,
+        reuse=Reuse(config.reuse, {s.name: s.recipe for s in setups}) if config.reuse else None,
+    )
+    breaker = Breaker(off=config.again)
+
     def jobs() -> Iterator[ShardJob]:
         while True:
             tell(Want())
-            shard = connection.recv()
-            if shard is None:
+            task = connection.recv()
+            if task is None:
                 return
-            yield _shard_job(store, shard, config)
-
-    breaker = Breaker()
+            job, copied = work.job(task)
+            if copied:
+                tell(VideosCopied(copied))
+            yield job
 
     def seen(report: VideoReport) -> None:
         tell(VideoSeen(report))
@@ -146,50 +166,18 @@ def _work(connection: Connection[Any, Any]) -> None:
     with extractor:
         held: list[ShardArrays] = []
         for arrays in extractor.run(jobs(), progress=seen):
+            if breaker.only_crashes and not arrays.reports:  # all of it is copied
+                _commit(work, [arrays], tell)
+                continue
             held.append(arrays)
             if breaker.only_crashes:
                 tell(ShardHeld(arrays.shard))
                 continue
-            _commit(store, held, tell)
-        _commit(store, held, tell)
+            _commit(work, held, tell)
+        _commit(work, held, tell)
 
 
-def _shard_job(store: Store, shard: int, config: WorkerConfig) -> ShardJob:
-    first, stop = store.shard_row_range(shard)
-    videos = store.shard_videos(shard)
-    jobs = tuple(
-        video_job(store.index, p, videos=config.videos, sampler=config.sampler, window_frames=config.window_frames)
-        for p in videos
-    )
-    return ShardJob(shard, stop - first, jobs, tuple(int(store.index.offset[p]) - first for p in videos))
-
-
-def _commit(store: Store, shards: list[ShardArrays], tell: Callable[[object], None]) -> None:
+def _commit(work: ShardWork, shards: list[ShardArrays], tell: Callable[[object], None]) -> None:
     while shards:
         arrays = shards.pop(0)
-        tell(ShardDone(arrays.shard, publish(store, arrays)))
-
-
-def publish(store: Store, arrays: ShardArrays) -> bool:
-    """Commit one shard of every stream; return True if all of it is ours."""
-    outcomes = [
-        VideoOutcome(
-            id=str(store.index.ids[position]),
-            outcome=report.outcome,
-            detail=report.detail,
-            decoded_frames=report.decoded_frames,
-            header_frames=report.header_frames,
-            fps=report.fps,
-            width=report.width,
-            height=report.height,
-            segments=segments,
-        )
-        for position, report, segments in zip(
-            store.shard_videos(arrays.shard), arrays.reports, arrays.segments, strict=True
-        )
-    ]
-    ours = [
-        store.stream(name).publish(arrays.shard, cubes=a.cubes, frames=a.frames, seconds=a.seconds, outcomes=outcomes)
-        for name, a in arrays.streams.items()
-    ]
-    return all(ours)
+        tell(ShardDone(arrays.shard, work.publish(arrays)))

@@ -19,10 +19,12 @@ from ...version import __version__
 from ..metrics.classification import multi_hot, summary
 from ..runs.identity import FitEnvironment, FitIdentity, OnIdentity, SettingsIdentity, StreamIdentity, VideosIdentity
 from ..runs.measured import FitMeasures, FitResult
+from ..runs.places import Place
 from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
 from ..runs.scoring import resolve_device, score_views
-from .plan import FitConfig, FitPlan, ids_digest, plan_fit
+from ..runs.seen import ids_digest, read_seen, seen_videos, store_digest
+from .plan import FitConfig, FitPlan, plan_fit
 from .svm import fit_svm, require_possible
 from .training import Training, TrainingData
 
@@ -50,7 +52,8 @@ def identity(config: FitConfig, plan: FitPlan) -> FitIdentity:
         seed=config.seed,
         classes=tuple(index.classes),
         multi_label=index.multi_label,
-        views=plan.store.views,
+        views=len(plan.views.views),
+        view_set=plan.views.told,
         allow_truncated=config.allow_truncated,
         validation_share=config.validation_share,
         train=VideosIdentity(videos=len(plan.train), digest=ids_digest(index.ids[plan.train])),
@@ -89,7 +92,11 @@ def fit(config: FitConfig) -> FitResult:
     device = resolve_device(config.device)
     plan = plan_fit(config)
     environment = FitEnvironment(
-        store=str(config.store), device=str(device), versions=versions(), notes=tuple(plan.notes)
+        store=str(config.store),
+        device=str(device),
+        versions=versions(),
+        notes=tuple(plan.notes),
+        store_digest=store_digest(plan.store),
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)
@@ -105,6 +112,9 @@ def fit(config: FitConfig) -> FitResult:
             result = _train(config, plan, how, run, device)
         else:
             result = fit_svm(config, plan, how, run, device)
+    on = None if plan.on is None else read_seen(plan.on, plan.store)
+    seen = seen_videos(plan.store, plan.names[0], train=plan.train, validation=plan.validation, on=on)
+    run.write_videos(seen.to_arrays())
     # last of all: this file says that the run is finished
     run.finish(result)
     run.drop_checkpoint()
@@ -128,11 +138,13 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     measured = None
     if len(plan.validation):
         scores = score_views(
-            head, plan.store, plan.names, plan.validation, device=device, batch_videos=how.batch_videos
+            head, plan.store, plan.names, plan.validation, views=plan.test_views.views, device=device,
+            batch_videos=how.batch_videos,
         )  # fmt: skip
         measured = summary(scores, data.hot, multi_label=index.multi_label)
         ids, labels = index.ids[plan.validation], index.labels[plan.validation]
-        run.write_scores(f"{plan.split}-validation", ids=ids, scores=scores, labels=labels)
+        place = Place(split=plan.split, part="validation").name
+        run.write_scores(place, ids=ids, scores=scores, labels=labels, seen=np.ones(len(ids), bool))
     return FitResult(
         run=str(run.path),
         head=config.head,
@@ -157,13 +169,14 @@ def _training_data(config: FitConfig, plan: FitPlan, device: torch.device) -> Tr
         videos=plan.train,
         batch_videos=batch_videos,
         seed=config.seed,
-        view="random" if store.views > 1 else 0,
+        view=plan.views.views,
         device=device,
     )
     validation = None
     if len(plan.validation):
         validation = Batches(
-            store, plan.names, videos=plan.validation, batch_videos=batch_videos, shuffle=False, device=device
+            store, plan.names, videos=plan.validation, batch_videos=batch_videos, shuffle=False,
+            view=plan.test_views.views.start, device=device,
         )  # fmt: skip
     hot = multi_hot(index.labels, len(index.classes))
     targets = hot.astype(np.float32) if index.multi_label else index.labels[:, 0].astype(np.int64)

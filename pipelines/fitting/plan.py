@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,14 +10,15 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
-from ...extract.sampling import Sampler
 from ...heads.contract import StreamShape
 from ...heads.registry import HeadSettings, resolve_settings
 from ..metrics.classification import multi_hot
 from ..runs.identity import FitIdentity
-from ..runs.reload import require_fit, store_for
+from ..runs.reload import require_fit, sampled_settings, store_for
 from ..runs.run import Run
+from ..runs.seen import ids_digest
 from ..runs.splits import TRAIN, choose_split
+from ..runs.views import ChosenViews, choose_views
 from .holdout import Holdout, hold_out, require_share
 
 
@@ -37,6 +37,7 @@ class FitConfig:
     out: Path
     streams: tuple[str, ...] | None = None  # None = all of the store
     split: str | None = None  # None = the only one, or the first by name
+    views: str | None = None  # the set of the store's views to fit on; None = random crops if there are some
     preset: str = "paper"
     settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the head's Config or of its fit
     seed: int = 0
@@ -64,6 +65,8 @@ class FitPlan:
     settings: HeadSettings
     train: np.ndarray  # [n] positions in the store
     validation: np.ndarray  # [m] positions in the store
+    views: ChosenViews  # that it is fitted on
+    test_views: ChosenViews  # that it is validated on
     notes: tuple[str, ...]  # what was left out or could not be kept to, one line each
     on: Run | None = None  # of head `svm`: the run whose representation it reads
 
@@ -95,9 +98,10 @@ def plan_fit(config: FitConfig) -> FitPlan:
     names = config.streams or tuple(store.stream_names)
     if not names:
         raise UsageError(f"Store {config.store} has no stream yet; run `vidatt extract` first.")
-    settings, sampled = _as_sampled(settings, store)
+    settings, sampled = sampled_settings(settings, store)
     shapes = {name: store.stream(name).cube_shape for name in names}
     split = choose_split(store, config.split)
+    views, test_views = choose_views(store, config.views, train=True), choose_views(store)
     videos, notes = _training_list(config, store, names, split)
     held: Holdout = hold_out(
         multi_hot(store.index.labels[videos], len(store.index.classes)),
@@ -112,7 +116,9 @@ def plan_fit(config: FitConfig) -> FitPlan:
         settings=settings,
         train=videos[~held.validation],
         validation=videos[held.validation],
-        notes=(*sampled, *notes, held.note),
+        views=views,
+        test_views=test_views,
+        notes=(*([sampled] if sampled else []), *_said_of(views, test_views), *notes, held.note),
         on=on,
     )
     if on is not None:
@@ -120,20 +126,8 @@ def plan_fit(config: FitConfig) -> FitPlan:
     return plan
 
 
-def _as_sampled(settings: HeadSettings, store: Store) -> tuple[HeadSettings, list[str]]:
-    """Return the settings on the segments that this store has, and what is to be said about that."""
-    rule = store.plan.sampler
-    windows = Sampler.parse(rule).window_segments if rule else None
-    if windows is None:
-        return settings, []
-    if settings.config.reads_windows:
-        return replace(settings, config=settings.config.on_windows(windows)), [
-            f"clips are the store's windows of {windows} frames ({rule})"
-        ]
-    return settings, [
-        f"the store's segments are windows of {windows} frames end to end ({rule}); head {settings.name} reads them as "
-        "one sequence"
-    ]
+def _said_of(views: ChosenViews, test_views: ChosenViews) -> list[str]:
+    return [] if views.only else [f"fitted on views {views.name}, validated on views {test_views.name}"]
 
 
 def _training_list(config: FitConfig, store: Store, names: tuple[str, ...], split: str) -> tuple[np.ndarray, list[str]]:
@@ -168,7 +162,7 @@ def _require_same_validation(theirs: FitIdentity, path: Path, digest: str) -> No
 
 
 def _as_in(config: FitConfig, on: Run) -> FitConfig:
-    """Take streams and split from the run whose representation is read; refuse others, and unfinished runs."""
+    """Take streams, split and views from the run whose representation is read; refuse others, and unfinished runs."""
     theirs = require_fit(on)
     on.require_finished()
     for name, value in (("streams", theirs.stream_names), ("split", theirs.split)):
@@ -176,9 +170,5 @@ def _as_in(config: FitConfig, on: Run) -> FitConfig:
             raise UsageError(
                 f"--{name} {getattr(config, name)!r}: run {on.path} was fitted on {value!r}; leave it out with --on."
             )
-    return replace(config, streams=theirs.stream_names, split=theirs.split)
-
-
-def ids_digest(ids: np.ndarray) -> str:
-    """SHA-256 of a list of video ids: what a run keeps of its training and validation videos."""
-    return hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest()
+    views = config.views or (theirs.view_set and theirs.view_set.partition(":")[0])
+    return replace(config, streams=theirs.stream_names, split=theirs.split, views=views)

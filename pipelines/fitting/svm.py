@@ -10,7 +10,6 @@ import torch
 
 from ...cache.batches import Batches
 from ...cache.memory import available_ram_bytes
-from ...cache.store import Store
 from ...errors import InterruptedRunError, NotFiniteError, RefusedError, UsageError
 from ...heads.contract import FitSettings
 from ...heads.registry import build_from_settings
@@ -20,6 +19,7 @@ from ...heads.svm.machines import EncodedSvm, SvmFit, SvmOn, SvmVlad, VladConfig
 from ...heads.svm.solver import Machines, gram_matrix, machine_count, peak_bytes, solve
 from ..metrics.classification import Measures, mean_average_precision, multi_hot, summary, top_k
 from ..runs.measured import CrossValidation, FitMeasures, FitResult
+from ..runs.places import Place
 from ..runs.progress import Progress
 from ..runs.reload import load_head
 from ..runs.run import Run
@@ -44,7 +44,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         If the matrices do not fit in memory, or one-vs-one meets several labels.
     """
     started = time.monotonic()
-    store, index = plan.store, plan.store.index
+    index = plan.store.index
     head = _build(plan)
     if not isinstance(how, SvmFit):
         raise UsageError(f"Head {config.head!r} is not fitted by a solver.")
@@ -58,9 +58,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     with StopRequest() as stop:
         learning = _Learning(run, stop)
         _learn_codebooks(head, plan, how, seed=config.seed, learning=learning)
-        vectors = encode_videos(
-            head.to(device), store, plan.names, videos, batch_videos=how.batch_videos, learning=learning
-        )
+        vectors = encode_videos(head.to(device), plan, videos, batch_videos=how.batch_videos, learning=learning)
         head.cpu()
         kernel = gram_matrix(vectors)
         inner = kernel if n == len(videos) else np.ascontiguousarray(kernel[:n, :n])
@@ -93,7 +91,8 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
 def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:
     """Measure the scores of the validation videos [m, N], and keep them in the run."""
     index, videos = plan.store.index, plan.validation
-    run.write_scores(f"{plan.split}-validation", ids=index.ids[videos], scores=scores, labels=index.labels[videos])
+    place, seen = Place(split=plan.split, part="validation").name, np.ones(len(videos), bool)
+    run.write_scores(place, ids=index.ids[videos], scores=scores, labels=index.labels[videos], seen=seen)
     hot = multi_hot(index.labels[videos], len(index.classes))
     return summary(scores, hot, multi_label=index.multi_label)
 
@@ -150,7 +149,7 @@ def require_memory(videos: int, length: int, machines: int) -> None:
 
 def _build(plan: FitPlan) -> EncodedSvm | SvmOn:
     classes = len(plan.store.index.classes)
-    on = None if plan.on is None else load_head(plan.on)
+    on = None if plan.on is None else load_head(plan.on, plan.store)
     head = build_from_settings(plan.settings, streams=plan.streams, classes=classes, on=on)
     if not isinstance(head, EncodedSvm | SvmOn):
         raise UsageError(f"Head {plan.settings.name!r} is not fitted by a solver.")
@@ -161,15 +160,9 @@ def _build(plan: FitPlan) -> EncodedSvm | SvmOn:
 
 @torch.inference_mode()
 def encode_videos(
-    head: EncodedSvm | SvmOn,
-    store: Store,
-    streams: tuple[str, ...],
-    videos: np.ndarray,
-    *,
-    batch_videos: int,
-    learning: _Learning,
+    head: EncodedSvm | SvmOn, plan: FitPlan, videos: np.ndarray, *, batch_videos: int, learning: _Learning
 ) -> np.ndarray:
-    """Video vectors, averaged over the views of the store, as decision values are.
+    """Video vectors, averaged over the views of the fit, as decision values are.
 
     Parameters
     ----------
@@ -180,15 +173,16 @@ def encode_videos(
     -------
     [n, R] float32
     """
+    store, views = plan.store, plan.views.views
     place = np.full(int(videos.max()) + 1, -1)
     place[videos] = np.arange(len(videos))
     vectors = np.zeros((len(videos), head.coefficients.shape[1]), np.float32)
-    total = store.views * -(-len(videos) // batch_videos)
+    total = len(views) * -(-len(videos) // batch_videos)
     with Progress("encode", total, unit="read") as progress:
-        for view in range(store.views):
+        for view in views:
             batches = Batches(
                 store,
-                streams,
+                plan.names,
                 videos,
                 batch_videos=batch_videos,
                 shuffle=False,
@@ -200,7 +194,7 @@ def encode_videos(
                 vectors[place[batch.videos]] += head.encode(batch.cubes, batch.valid).cpu().numpy()
                 progress.advance()
                 learning.pause()
-    vectors /= store.views
+    vectors /= len(views)
     finite = np.isfinite(vectors).all(1)
     if not finite.all():
         bad = str(store.index.ids[videos[~finite][0]])
@@ -229,8 +223,9 @@ def _learn_codebook(plan: FitPlan, how: SvmFit, number: int, *, seed: int, learn
     each = config.descriptors // len(videos)
     stream = plan.streams[number]
     batches = Batches(
-        plan.store, [stream.name], videos, batch_videos=how.batch_videos, shuffle=False, residency="stream"
-    )
+        plan.store, [stream.name], videos, batch_videos=how.batch_videos, shuffle=False,
+        view=plan.views.views.start, residency="stream",
+    )  # fmt: skip
 
     def samples(what: str) -> Iterator[torch.Tensor]:
         with Progress(f"{what} of {stream.name}", len(batches), unit="read") as progress:

@@ -31,6 +31,7 @@ from ...heads.registry import resolve_settings
 from ..metrics.classification import Measures
 from ..record import OPTIONAL, Record
 from ..results.evaluate import evaluate
+from ..runs.places import Place
 from ..runs.progress import Progress
 from ..runs.run import Run
 from ..runs.signals import NUMBERS, StopRequest
@@ -281,7 +282,9 @@ def _evaluation(config: FitConfig) -> tuple[str, Measures | None]:
     split = run.identity.split
     if not (Store.open(config.store).index.split(split) == TEST).any():
         return split, None
-    known = run.evaluation(split, "test") or evaluate(config.out, config.store, device=config.device)
+    known = run.evaluation(Place(split=split, part="test").name) or evaluate(
+        config.out, config.store, device=config.device
+    )
     return split, known.metrics
 
 

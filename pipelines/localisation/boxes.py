@@ -43,7 +43,10 @@ class MinMaxRule(ThresholdRule):
 
 @dataclass(frozen=True, kw_only=True)
 class ContourRule(ThresholdRule):
-    """The authors' code: smallest to 0 and largest to 1, above 200 of 255, the box of the largest contour."""
+    """The authors' code: maps of 256 levels, smallest to 0 and largest to 255, above 200, the largest contour's box.
+
+    The code keeps the enlarged maps as JPEG files, which this does not.
+    """
 
     threshold: float = 200 / 255
     normalise: Literal["auto", "none", "max", "minmax"] = "minmax"
@@ -93,11 +96,11 @@ def tight_box(kept: np.ndarray) -> np.ndarray:
 
 
 def contour_box(kept: np.ndarray) -> np.ndarray:
-    """Return the box of the outer contour with the largest area, as `tight_box`; of equal areas the first found."""
+    """Return the largest of the boxes around the outer contours, as `tight_box`; of equal ones the first found."""
     contours, _ = cv2.findContours(kept.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         return np.full(4, np.nan)
-    x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+    x, y, width, height = max(map(cv2.boundingRect, contours), key=lambda box: box[2] * box[3])
     return np.array([x, y, x + width, y + height], np.float64)
 
 
@@ -113,9 +116,13 @@ def boxes_of(maps: np.ndarray, *, width: int, height: int, rule: ThresholdRule, 
     how = rule.normalise
     if how == "auto":
         how = "max" if sums_to_one else "none"
-    find = contour_box if isinstance(rule, ContourRule) else tight_box
     grids = scaled(maps, how)
-    boxes = [find(enlarged(grid, width, height) > rule.threshold) for grid in grids]
+    if isinstance(rule, ContourRule):  # as the authors' code: pictures of whole levels are enlarged and held to a level
+        levels = (255 * grids).astype(np.uint8)
+        size, level = (width, height), round(255 * rule.threshold)
+        boxes = [contour_box(cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR) > level) for grid in levels]
+    else:
+        boxes = [tight_box(enlarged(grid, width, height) > rule.threshold) for grid in grids]
     return np.array(boxes, np.float64).reshape(-1, 4) / [width, height, width, height]
 
 

@@ -14,7 +14,7 @@ from ...errors import UnknownNameError, UsageError
 from ..metrics.detection import AMBIGUOUS, MEASURES, DetectionMeasures, Intervals, detection_summary
 from ..runs.attention import VideoAttention, attention
 from ..runs.run import Run
-from ..runs.videos import central_view
+from ..runs.views import central_view
 from .proposals import (
     PROPOSAL_RULES,
     ClassifiedRule,
@@ -81,7 +81,7 @@ def detect(config: DetectConfig) -> DetectionResult:
     if config.rule is not None and config.rule not in PROPOSAL_RULES:
         raise UnknownNameError("rule", config.rule, PROPOSAL_RULES)
     reading = open_reading(config)
-    store, videos = reading.store, reading.videos
+    store, videos = reading.store, reading.chosen.videos
     view = central_view(store)
     look = partial(attention, config.run, store_path=store.path, view=view, device=config.device, with_segments=True)
     first = next(look(videos=[int(videos[0])]))
@@ -98,7 +98,7 @@ def detect(config: DetectConfig) -> DetectionResult:
     class_ids, emitted = submission_classes(store)
     detections, highest = _found(look(videos=videos.tolist()), reading, rule, classifier, emitted)
     out = reading.out("detections", name, ".txt")
-    write_thumos14(out, detections, class_ids)
+    write_thumos14(out, detections, class_ids, note=reading.chosen.note)
     return DetectionResult(
         **vars(reading.said(len(videos))),
         rule=name,

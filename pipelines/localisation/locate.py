@@ -17,7 +17,7 @@ from ...heads.registry import HEADS
 from ..metrics.localisation import Boxes, frame_ap, frame_hit
 from ..record import Record
 from ..runs.attention import VideoAttention, attention
-from ..runs.videos import central_view
+from ..runs.views import central_view, shows_centre
 from .boxes import BOX_RULES, ThresholdRule, boxes_of, out_of_region
 from .reading import ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
@@ -108,7 +108,7 @@ def locate(config: LocateConfig) -> LocationResult:
     looks = attention(
         config.run,
         store_path=store.path,
-        videos=reading.videos.tolist(),
+        videos=reading.chosen.videos.tolist(),
         view=central_view(store),
         device=config.device,
     )
@@ -124,13 +124,15 @@ def locate(config: LocateConfig) -> LocationResult:
         name = store.index.classes[located.label]
         for frame, box, confidence in zip(located.frames, located.boxes, located.confidences, strict=True):
             if np.isfinite(box).all():
-                rows.append((video.id, frame, *(f"{x:.2f}" for x in box), name, f"{confidence:.6f}"))
+                told = (reading.is_seen(video.position),) if reading.chosen.seen_count else ()
+                rows.append((video.id, frame, *(f"{x:.2f}" for x in box), name, f"{confidence:.6f}", *told))
     out = reading.out("boxes", config.rule, ".csv")
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *rows])
+    columns = COLUMNS + (("seen",) if reading.chosen.seen_count else ())
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(out, text.getvalue().encode())
     return LocationResult(
-        **vars(reading.said(len(reading.videos))),
+        **vars(reading.said(len(reading.chosen.videos))),
         rule=config.rule,
         settings=asdict(rule),
         maps="distributions over cells" if sums_to_one else "masks",
@@ -145,7 +147,7 @@ class _Place:
     """Where the cells of a run's maps lie in the frames of a store's videos."""
 
     def __init__(self, store: Store, streams: Sequence[str]) -> None:
-        if (store.plan.view_rule or "").startswith("train"):
+        if not shows_centre(store):
             raise UsageError(
                 f"{store.path} holds random crops (views {store.plan.view_rule}), whose place in the frame is "
                 "not kept; extract with --views center."

@@ -11,13 +11,14 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import UnknownNameError
-from ..record import Record
+from ..record import OPTIONAL, Record
 from ..runs.attention import VideoAttention
 from ..runs.identity import FitIdentity
+from ..runs.places import place_of
 from ..runs.reload import require_fit, store_for
 from ..runs.run import Run
 from ..runs.splits import PARTS, choose_split
-from ..runs.videos import choose_videos
+from ..runs.videos import ChosenVideos, choose_videos
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
@@ -78,6 +79,7 @@ class ReadingConfig:
     out: Path | None = None  # None = in the run
     seed: int = 0  # of random attention
     device: str = "auto"
+    allow_seen: bool = False  # also read videos that the run was fitted or selected on; the result says so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,10 @@ class ReadingResult(Record):
     listed: int  # videos of the part
     videos: int  # that were read
     attention: str  # the head's, or what stood in its place
+    seen: int | None = field(
+        default=None, metadata=OPTIONAL
+    )  # with `--allow-seen`: read videos that the run was fitted or selected on
+    seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,17 +107,21 @@ class Reading:
     identity: FitIdentity
     store: Store
     split: str
-    listed: int  # videos of the part
-    videos: np.ndarray  # [n] positions of those that can be read
+    chosen: ChosenVideos
     substitute: Substitute
     config: ReadingConfig
 
     def out(self, what: str, rule: str, suffix: str) -> Path:
         """Return the file to write, its folder made: as asked, else in the run, named by what is read and how."""
         kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
-        path = self.config.out or self.run.path / f"{what}-{self.split}-{self.config.part}-{rule}{kind}{suffix}"
+        place = place_of(self.run, self.store, self.split, self.config.part)
+        path = self.config.out or self.run.path / f"{what}-{place.name}-{rule}{kind}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def is_seen(self, position: int) -> bool:
+        """Tell whether the run was fitted or selected on a video."""
+        return bool(self.chosen.seen[self.chosen.videos == position].any())
 
     def said(self, videos: int) -> ReadingResult:
         """Return what was read, of so many videos."""
@@ -120,9 +130,11 @@ class Reading:
             store=str(self.store.path),
             split=self.split,
             part=self.config.part,
-            listed=self.listed,
+            listed=self.chosen.listed,
             videos=videos,
             attention=self.substitute.kind,
+            seen=self.chosen.seen_count,
+            seen_note=self.chosen.note,
         )
 
 
@@ -143,15 +155,14 @@ def open_reading(config: ReadingConfig) -> Reading:
     identity = require_fit(run)
     run.require_finished()
     split = choose_split(store, config.split or identity.split)
-    listed, videos = choose_videos(run, store, split, config.part)
+    chosen = choose_videos(run, store, split, config.part, allow_seen=config.allow_seen)
     substitute = Substitute(config.attention, seed=config.seed, streams=identity.stream_names, store=store)
     return Reading(
         run=run,
         identity=identity,
         store=store,
         split=split,
-        listed=listed,
-        videos=videos,
+        chosen=chosen,
         substitute=substitute,
         config=config,
     )

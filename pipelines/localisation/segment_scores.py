@@ -22,14 +22,11 @@ from sklearn.linear_model import LogisticRegression
 from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
-from ..fitting.holdout import hold_out
-from ..fitting.plan import ids_digest
-from ..metrics.classification import multi_hot
 from ..runs.attention import VideoAttention, attention
 from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
-from ..runs.splits import TRAIN
-from ..runs.videos import usable_videos
+from ..runs.seen import derive_lists
+from ..runs.views import shows_centre
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +84,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     settings = {
         "C": C,
         "segments": segments,
-        "view": view,
+        "view": 0 if shows_centre(store) else "random",  # what is seen, wherever the store has it
         "train": require_fit(run).train.to_dict(),
         "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
     }
@@ -109,7 +106,8 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
         owners.append(np.full(len(chosen), video.position))
     classifier = learn(np.concatenate(features), store.index.labels[np.concatenate(owners)], store.index.classes, C=C)
     tensors = {"weights": torch.from_numpy(classifier.weights), "bias": torch.from_numpy(classifier.bias)}
-    write_atomically(run.path / FILE, save(tensors, metadata={"settings": json.dumps(settings, sort_keys=True)}))
+    told = {"settings": json.dumps(settings, sort_keys=True), "sha256": _digest(classifier.weights, classifier.bias)}
+    write_atomically(run.path / FILE, save(tensors, metadata=told))
     log.info("segment classifier of %s: learned from %d segments of %d videos", run.path, sum(map(len, owners)),
              len(videos))  # fmt: skip
     return classifier
@@ -123,21 +121,15 @@ def training_videos(run: Run, store: Store) -> np.ndarray:
     RefusedError
         If the store has others.
     """
-    identity, index = require_fit(run), store.index
-    usable = usable_videos(identity, store)
-    roles = index.splits.get(identity.split, np.zeros(len(index), np.int8))
-    videos = np.flatnonzero((roles == TRAIN) & usable & (index.labels >= 0).any(1))
-    if len(videos):
-        hot = multi_hot(index.labels[videos], len(index.classes))
-        held = hold_out(hot, index.groups[videos], share=identity.validation_share, seed=identity.seed)
-        videos = videos[~held.validation]
-    if ids_digest(index.ids[videos]) != identity.train.digest:
+    identity = require_fit(run)
+    lists = derive_lists(identity, store)
+    if lists is None:
         raise RefusedError(
             f"{store.path} has not the {identity.train.videos} training videos of run {run.path}, from which "
             "scores of single segments are learned; give the store that it was fitted on as --store once, the run "
             "keeps what is learned."
         )
-    return videos
+    return lists[0]
 
 
 def learn(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *, C: float) -> SegmentClassifier:
@@ -186,8 +178,16 @@ def _kept(path: Path, settings: Mapping[str, Any]) -> SegmentClassifier | None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            if json.loads((file.metadata() or {}).get("settings", "null")) != json.loads(json.dumps(settings)):
+            told = file.metadata() or {}
+            if json.loads(told.get("settings", "null")) != json.loads(json.dumps(settings)):
                 return None
-            return SegmentClassifier(file.get_tensor("weights"), file.get_tensor("bias"))
-    except (SafetensorError, ValueError) as error:
+            weights, bias = file.get_tensor("weights"), file.get_tensor("bias")
+            if told.get("sha256", known := _digest(weights, bias)) != known:
+                raise ValueError("it is not what was learned")
+            return SegmentClassifier(weights, bias)
+    except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"{path} is damaged ({error}); delete it, it is learned again.") from None
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()

@@ -131,13 +131,14 @@ def read_thumos14(path: Path, class_ids: Sequence[int]) -> Intervals:
     return _segments(rows, scores)
 
 
-def write_thumos14(path: Path, detections: Intervals, class_ids: Sequence[int]) -> None:
+def write_thumos14(path: Path, detections: Intervals, class_ids: Sequence[int], *, note: str | None = None) -> None:
     """Write a submission file, in the order given; reading it gives the same numbers.
 
     Parameters
     ----------
     detections : with scores; videos without white space in their names
     class_ids : what the file calls the class of each label
+    note : one line that stands first, behind a `#`, so that nobody takes the file for what it is not
     """
     if detections.scores is None:
         raise ValueError("The detections have no scores.")
@@ -149,7 +150,7 @@ def write_thumos14(path: Path, detections: Intervals, class_ids: Sequence[int]) 
     ]
     if odd := next((str(video) for video in detections.videos if len(video.split()) != 1), None):
         raise UsageError(f"{path}: the video name {odd!r} cannot stand in a file whose fields are parted by spaces.")
-    write_atomically(path, "".join(lines).encode())
+    write_atomically(path, "".join([f"# {note}\n"] * bool(note) + lines).encode())
 
 
 def read_activitynet_truth(path: Path, subset: str = "validation") -> DetectionTruth:
@@ -217,7 +218,7 @@ def _lines(path: Path, form: str) -> Iterator[tuple[str, list[str]]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text ({error}); its lines should be `{form}`.") from None
     for number, line in enumerate(text.splitlines(), 1):
-        fields = line.split()
+        fields = [] if line.startswith("#") else line.split()
         if fields and len(fields) != len(form.split()):
             raise UsageError(f"{path}, line {number}: {line.strip()!r} is not `{form}`.")
         if fields:

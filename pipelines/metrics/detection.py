@@ -278,7 +278,7 @@ def detection_summary(
 def window_recall(
     kept: np.ndarray, annotated: np.ndarray, class_right: np.ndarray, *, thresholds: Sequence[float]
 ) -> np.ndarray:
-    """Share of windows that are classified right and whose annotated frames are kept to at least a share (spec 6.5).
+    """Share of windows that are classified right and of whose annotated frames more than a share is kept (spec 6.5).
 
     This is what the public code of "Where and When to Look" prints as THUMOS14 localisation. It is no mAP: the windows
     are cut around the true segments, and keeping every frame reaches the accuracy of classification.
@@ -305,7 +305,7 @@ def window_recall(
     if not len(kept):
         return np.full(len(thresholds), np.nan)
     recall = (kept & annotated).sum(1) / annotated.sum(1)
-    return np.array([(class_right & (recall >= threshold)).mean() for threshold in thresholds])
+    return np.array([(class_right & (recall > threshold)).mean() for threshold in thresholds])
 
 
 def _by_video(true: np.ndarray, found: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

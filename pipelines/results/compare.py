@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import binomtest
 
-from ...errors import MissingFileError, RefusedError, UsageError
-from ..metrics.classification import Measures, multi_hot, summary
-from ..record import Record
+from ...cache.store import Store
+from ...errors import RefusedError, UsageError
+from ..metrics.classification import Measures, summary
+from ..record import OPTIONAL, Record
 from ..runs.run import Run
+from .run_scores import kept_scores, seen_of_run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -24,6 +26,8 @@ class Scored:
     ids: np.ndarray  # [n] str
     scores: np.ndarray  # [n, N]
     hot: np.ndarray  # [n, N] bool
+    seen: int | None  # videos that the run was fitted or selected on; None = none
+    seen_note: str | None
 
     @property
     def right(self) -> np.ndarray:
@@ -44,6 +48,10 @@ class ComparedRun(Record):
     seed: int
     videos: int
     metrics: Measures
+    seen: int | None = field(
+        default=None, metadata=OPTIONAL
+    )  # with `--allow-seen`: videos it was fitted or selected on
+    seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +81,34 @@ class Comparison(Record):
     fingerprints_equal: bool  # of the streams that two runs share
 
 
-def compare(runs: Sequence[Path], *, split: str | None = None, part: str = "test") -> Comparison:
+def compare(
+    runs: Sequence[Path],
+    *,
+    split: str | None = None,
+    part: str = "test",
+    store_path: Path | None = None,
+    allow_seen: bool = False,
+) -> Comparison:
     """Set runs side by side.
 
     Parameters
     ----------
     runs : at least two, evaluated on the part
     split : None = each run's own
+    store_path : the store that they were evaluated on; None = each run's own
+    allow_seen : also take scores of videos that a run was fitted or selected on; the result says so
 
     Raises
     ------
     RefusedError
-        If classes differ, or a video has other labels in another run.
+        If classes differ, a video has other labels in another run, or a run has seen videos of the part.
     UsageError
-        If a run has no scores on the part, or two runs share no video.
+        If a run has no scores on the part, its file of scores is damaged, or two runs share no video.
     """
     if len(runs) < 2:
         raise UsageError("Name at least two runs to compare.")
-    scored = [_read(Run.open(path), split, part) for path in runs]
+    store = None if store_path is None else Store.open(store_path)
+    scored = [_read(Run.open(path), split, part, store, allow_seen=allow_seen) for path in runs]
     first = scored[0].run
     for other in (s.run for s in scored[1:]):
         if other.identity.classes != first.identity.classes:
@@ -115,16 +133,14 @@ def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def _read(run: Run, split: str | None, part: str) -> Scored:
-    name = f"{split or run.identity.split}-{part}"
-    path = run.path / f"scores-{name}.npz"
-    if not path.is_file():
-        option = f" --split {split}" if split else ""
-        option += f" --part {part}" if part != "test" else ""
-        raise MissingFileError(f"Run {run.path} has no {path.name}; make it by `vidatt evaluate {run.path}{option}`.")
-    with np.load(path, allow_pickle=False) as archive:
-        ids, scores, labels = (archive[key] for key in ("ids", "scores", "labels"))
-    return Scored(run=run, ids=ids, scores=scores, hot=multi_hot(labels, scores.shape[1]))
+def _read(run: Run, split: str | None, part: str, store: Store | None, *, allow_seen: bool) -> Scored:
+    table = kept_scores(run, split or run.identity.split, part, store)
+    hot = table.hot
+    if hot is None:
+        raise UsageError(f"{table.path} has no labels; it is no file of a run.")
+    seen, note = seen_of_run(run, table, store, allow_seen=allow_seen)
+    ids = np.array(table.ids, str)
+    return Scored(run=run, ids=ids, scores=table.scores, hot=hot, seen=int(seen.sum()) or None, seen_note=note)
 
 
 def _row(scored: Scored) -> ComparedRun:
@@ -139,6 +155,8 @@ def _row(scored: Scored) -> ComparedRun:
         seed=identity.seed,
         videos=len(scored.ids),
         metrics=summary(scored.scores, scored.hot, multi_label=identity.multi_label),
+        seen=scored.seen,
+        seen_note=scored.seen_note,
     )
 
 

@@ -8,91 +8,105 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...cache.store import Store
-from ...errors import MissingFileError, NotFiniteError, RefusedError, UnknownNameError, UsageError
+from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
 from ...heads.contract import Head
 from ..metrics.classification import Measures, measured, multi_hot
 from ..runs.identity import FusionEnvironment, FusionIdentity
 from ..runs.measured import Evaluation, Official, OfficialEvaluation
+from ..runs.places import Place, place_of
 from ..runs.reload import load_head, require_fit, settings_of, store_for
 from ..runs.run import CONFIG, Run, changes
 from ..runs.scoring import resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
-from ..runs.videos import choose_videos
+from ..runs.videos import ChosenVideos, choose_videos, not_finite
+from ..runs.views import ChosenViews, choose_views
 from .protocols import find_protocol, measures_text, official, official_splits
 
 
 def evaluate(
-    run_path: Path,
-    store_path: Path | None = None,
-    split: str | None = None,
-    part: str = "test",
-    device: str = "auto",
-    *,
-    batch_videos: int | None = None,
-) -> Evaluation:
-    """Score a run's head; results are kept in the run (`metrics.json`, `scores-<split>-<part>.npz`).
+    run_path: Path, store_path: Path | None = None, split: str | None = None, part: str = "test", device: str = "auto",
+    *, views: str | None = None, batch_videos: int | None = None, allow_seen: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Score a run's head; results are kept in the run: `metrics.json`, and the scores in a file named by `Place`.
 
     Parameters
     ----------
     run_path : a finished run
-    store_path : None = the store it was fitted on; another one must have the same recipes and classes
+    store_path : None = the store it was fitted on; another one must have equal features and the same classes
     split : None = the run's
     part : "test" or "train"
     device : auto, cpu, cuda or cuda:i
+    views : the set of the store's views to average over, such as "10crop"; None = the first that is no random one
     batch_videos : None = as in the fit
+    allow_seen : also score videos that the run was fitted or selected on; the result says so
 
     Raises
     ------
     FingerprintMismatchError
-        If a stream of the store was made by another recipe than the run's; the message says what differs.
+        If a stream of the store has other features than the run's; the message says what differs.
     RefusedError
-        If classes differ, or a test part holds videos the head was trained on.
+        If classes differ, or the part holds videos that the run was fitted or selected on.
     UsageError
-        If the run is unfinished, or the part holds no video.
+        If the run is unfinished or damaged, or the part holds no video.
     """
     if part not in PARTS:
         raise UnknownNameError("part", part, PARTS)
     run, device_ = Run.open(run_path), resolve_device(device)
     run.require_finished()
-    store = store_for(run, store_path)
-    identity = require_fit(run)
+    store, identity = store_for(run, store_path), require_fit(run)
     split = choose_split(store, split or identity.split)
-    listed, videos = choose_videos(run, store, split, part)
-    head, settings = load_head(run).to(device_), settings_of(identity)
-    index, at_once = store.index, batch_videos or settings.fit.batch_videos
-    scores = score_views(head, store, identity.stream_names, videos, device=device_, batch_videos=at_once)
-    if not np.isfinite(scores).all():
-        bad = str(index.ids[videos[~np.isfinite(scores).all(1)][0]])
-        raise NotFiniteError(f"The scores of video {bad!r} are not finite; extract it again into {store.path}.")
-    labels = index.labels[videos]
-    hot = multi_hot(labels, len(index.classes))
-    run.write_scores(f"{split}-{part}", ids=index.ids[videos], scores=scores, labels=labels)
-    clip_segments = identity.settings.config.get("clip_segments")  # of heads that average over clips (GLKA)
+    chosen, read = choose_videos(run, store, split, part, allow_seen=allow_seen), choose_views(store, views)
+    index, videos = store.index, chosen.videos
+    head = load_head(run, store).to(device_)
+    scores = _scores(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
+    labels, hot = index.labels[videos], multi_hot(index.labels[videos], len(index.classes))
+    place = place_of(run, store, split, part, read)
+    run.write_scores(place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen)
     result = Evaluation(
         run=str(run_path),
         split=split,
         part=part,
         videos=len(videos),
-        listed=listed,
-        missing=listed - len(videos),
-        protocol=_protocol(head, store, split, part, listed, hot, clip_segments),
+        listed=chosen.listed,
+        missing=chosen.listed - len(videos),
+        protocol=_protocol(head, store, read, split, part, chosen, hot, identity.settings.config.get("clip_segments")),
+        views=read.name,
+        sampler=store.plan.sampler,
+        scores=str(run.path / place.scores),
+        seen=chosen.seen_count,
+        seen_note=chosen.note,
         **vars(measured(scores, hot, index.classes, multi_label=index.multi_label)),
     )
-    run.add_evaluation(replace(result, store=str(store.path)))
+    run.add_evaluation(place.name, replace(result, store=str(store.path)), file=place.scores)
     return result
 
 
+def _scores(
+    run: Run, head: Head, store: Store, videos: np.ndarray, views: range, *, device: torch.device,
+    batch_videos: int | None,
+) -> np.ndarray:  # fmt: skip
+    """Return the scores of videos, [n, N] float32; refuse what is not finite."""
+    identity = require_fit(run)
+    at_once = batch_videos or settings_of(identity).fit.batch_videos
+    scores = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
+    if not np.isfinite(scores).all():
+        raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
+    return scores
+
+
 def evaluate_officially(
-    run_paths: Sequence[Path], store_path: Path | None = None, split: str | None = None, device: str = "auto"
-) -> Evaluation | OfficialEvaluation:
+    run_paths: Sequence[Path], store_path: Path | None = None, split: str | None = None, device: str = "auto", *,
+    views: str | None = None, allow_seen: bool = False,
+) -> Evaluation | OfficialEvaluation:  # fmt: skip
     """Evaluate runs, one per split, and make the official number of their dataset from them.
 
     Parameters
     ----------
     run_paths : finished runs of one head on the same streams; fusions that are evaluated count as well
-    store_path, device : see `evaluate`
+    store_path, device, views, allow_seen : see `evaluate`
     split : for one run only, see `evaluate`
 
     Returns
@@ -128,7 +142,7 @@ def evaluate_officially(
     done = [
         _recorded(run, split)
         if isinstance(run.identity, FusionIdentity)
-        else evaluate(run.path, store_path, split, device=device)
+        else evaluate(run.path, store_path, split, device=device, views=views, allow_seen=allow_seen)
         for run in runs
     ]
     number = official(str(dataset), done, sorted(stores[0].index.splits), what)
@@ -143,7 +157,10 @@ def _together(done: Sequence[Evaluation], number: Official) -> OfficialEvaluatio
         listed=number.listed,
         missing=number.missing,
         metrics=Measures(**{key: getattr(number.figures, key) for key in done[0].metrics.to_dict()}),
-        protocol=f"means over {len(done)} runs; first run: {done[0].protocol}",
+        protocol="; ".join(
+            [f"means over {len(done)} runs; first run: {done[0].protocol}"]
+            + [result.seen_note for result in done[1:] if result.seen_note]
+        ),
         official=number,
         runs=tuple(done),
     )
@@ -185,25 +202,33 @@ def _recorded(fusion: Run, split: str | None) -> Evaluation:
     own = fusion.identity.split
     if split not in (None, own):
         raise UsageError(f"Run {fusion.path} is a fusion of test scores of split {own!r}; leave out --split.")
-    found = fusion.evaluation(own, "test")
+    found = fusion.evaluation(Place(split=own, part="test").name)
     if found is None:
         raise UsageError(f"Run {fusion.path} has no evaluation of split {own!r}; fuse again with another --out.")
     return found
 
 
 def _protocol(
-    head: Head, store: Store, split: str, part: str, listed: int, hot: np.ndarray, clip_segments: int | None
-) -> str:
-    """Say in one line how the numbers were made."""
+    head: Head, store: Store, views: ChosenViews, split: str, part: str, chosen: ChosenVideos, hot: np.ndarray,
+    clip_segments: int | None,
+) -> str:  # fmt: skip
+    """Say in one line how the numbers were made; `clip_segments` is of heads that average over clips (GLKA)."""
+    listed = chosen.listed
     parts = [f"classification of {len(hot)} of {listed} {part} videos of split {split}"]
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
-    if store.views > 1:
-        rule = store.plan.view_rule
-        parts.append(f"{head.score_kind} averaged over {store.views} views" + (f" ({rule})" if rule else ""))
+    sampled = [f"segments {store.plan.sampler}"] if store.plan.sampler else []
+    if len(views.views) > 1:
+        named = f" ({views.name})" if views.name else ""
+        parts.append(f"{head.score_kind} averaged over {len(views.views)} views{named}")
+    elif views.name:
+        sampled.append(f"view {views.name}")
+    if sampled:
+        parts.append(", ".join(sampled))
     elif head.score_kind != Head.score_kind:
         parts.append(f"by {head.score_kind}")
     if clip_segments is not None:
         parts.append(f"averaged over the clips of {clip_segments} segments of each video")
     parts.append(measures_text(hot, multi_label=store.index.multi_label))
+    parts += [chosen.note] if chosen.note else []
     return "; ".join(parts)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...cache.store import Store
 from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
 from ...heads.contract import Head
 from ...heads.fusion.score_rules import decision_temperature, to_probabilities
@@ -18,9 +19,13 @@ from ...heads.registry import HEADS
 from ..metrics.classification import measured, multi_hot, summary
 from ..runs.identity import FusionEnvironment, FusionIdentity, PartIdentity, RunIdentity, SettingsIdentity
 from ..runs.measured import Evaluation, FitMeasures, FusionMeasures, FusionResult
+from ..runs.places import Place, place_of
 from ..runs.run import Run, changes
+from ..runs.seen import read_seen
+from ..runs.seen import together as all_seen
 from .fusion_methods import METHODS, Fused, Method, read_settings
-from .score_files import ScoreTable, read_scores
+from .run_scores import kept_scores, seen_of_run
+from .score_files import ScoreTable, read_scores, seen_note
 
 FILE_SCORES = ("probabilities", "logits")
 """What a file of scores may hold."""
@@ -46,6 +51,8 @@ class FuseConfig:
     out: Path
     settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the method's settings
     file_scores: str = "probabilities"  # or "logits": what the files hold
+    store: Path | None = None  # that the runs were evaluated on; None = each run's own
+    allow_seen: bool = False  # also fuse scores of videos that a part was fitted or selected on; the result says so
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -68,6 +75,9 @@ class Part:
     test: ScoreTable
     validation: ScoreTable | None
     run: Run | None  # None = a file
+    listed: int  # test videos that the split of a run lists; 0 = a file
+    seen: np.ndarray  # [n] bool, videos of the test scores that the run was fitted or selected on
+    seen_note: str | None  # what is to be said of them
 
     def record(self) -> PartIdentity:
         """What of this part makes two fusions the same."""
@@ -122,7 +132,8 @@ def fuse(config: FuseConfig) -> FusionResult:
     classes, multi_label, split = first.classes, first.multi_label, first.split
     if multi_label and not method.multi_label:
         raise RefusedError(f"--method {config.method} is defined for one label per video; use mean or weighted.")
-    parts = [_open_part(path, classes, split, config.file_scores) for path in config.parts]
+    store = None if config.store is None else Store.open(config.store)
+    parts = [_open_part(path, classes, split, config, store) for path in config.parts]
     needed = method.learns or any(part.kind == DECISIONS for part in parts)
     together = _bring_together(parts, len(classes), multi_label=multi_label, needed=needed)
     held = multi_hot(together.validation_labels, len(classes))
@@ -144,19 +155,27 @@ def _finish(
 ) -> FusionResult:  # fmt: skip
     """Measure, and write scores and metrics."""
     split, classes, multi_label = identity.split, identity.classes, identity.multi_label
-    ids, labels = np.array(together.test_ids), together.test_labels
-    run.write_scores(f"{split}-test", ids=ids, scores=fused.test, labels=labels)
+    ids, labels, test = np.array(together.test_ids), together.test_labels, Place(split=split, part="test")
+    seen = np.zeros(len(ids), bool)
+    for part in parts:
+        seen |= part.seen[part.test.rows(together.test_ids)]
+    notes = [part.seen_note for part in parts if part.seen_note]
+    run.write_scores(test.name, ids=ids, scores=fused.test, labels=labels, seen=seen)
+    known = [read_seen(part.run) for part in parts if part.run]
+    if None not in known:
+        run.write_videos(all_seen([one for one in known if one]).to_arrays())
     validation = None
     if fused.validation is not None:
         held = multi_hot(together.validation_labels, len(classes))
         validation = summary(fused.validation, held, multi_label=multi_label)
         run.write_scores(
-            f"{split}-validation",
+            Place(split=split, part="validation").name,
             ids=np.array(together.validation_ids),
             scores=fused.validation,
             labels=together.validation_labels,
+            seen=np.ones(len(together.validation_ids), bool),
         )
-    listed = max(known.listed for part in parts if part.run and (known := part.run.evaluation(split, "test")))
+    listed = max(part.listed for part in parts)
     measures = measured(fused.test, multi_hot(labels, len(classes)), classes, multi_label=multi_label)
     evaluation = Evaluation(
         run=str(run.path),
@@ -165,7 +184,10 @@ def _finish(
         videos=len(ids),
         listed=listed,
         missing=listed - len(ids),
-        protocol=_protocol(method, together, split, listed=listed),
+        protocol="; ".join([_protocol(method, together, split, listed=listed), *notes]),
+        scores=str(run.path / test.scores),
+        seen=int(seen.sum()) or None,
+        seen_note="; ".join(notes) or None,
         **vars(measures),
     )
     end = FusionMeasures(
@@ -179,7 +201,7 @@ def _finish(
         validation_videos=len(together.validation_ids),
         notes=fused.notes,
     )
-    run.finish(end, [evaluation])
+    run.finish(end, {test.name: evaluation})
     return FusionResult(**vars(evaluation), method=method, parts=end.parts, learned=end.learned, seconds=end.seconds)
 
 
@@ -231,33 +253,45 @@ def _require_alike(runs: Sequence[Run]) -> None:
                 )
 
 
-def _open_part(path: Path, classes: tuple[str, ...], split: str, file_scores: str) -> Part:
+def _open_part(path: Path, classes: tuple[str, ...], split: str, config: FuseConfig, store: Store | None) -> Part:
     if _is_file(path):
         table = read_scores(path, classes)
-        kind = PROBABILITIES if file_scores == "probabilities" else LOGITS
+        kind = PROBABILITIES if config.file_scores == "probabilities" else LOGITS
         if kind == PROBABILITIES and not ((table.scores >= 0) & (table.scores <= 1)).all():
             bad = table.ids[int(np.flatnonzero(((table.scores < 0) | (table.scores > 1)).any(1))[0])]
             raise UsageError(
                 f"{path}: the scores of video {bad!r} are no probabilities in 0..1; give --file-scores logits."
             )
-        return Part(path=path, kind=kind, test=table, validation=table, run=None)
+        note = seen_note(table.seen, str(path), allow_seen=config.allow_seen)
+        return Part(
+            path=path, kind=kind, test=table, validation=table, run=None, listed=0, seen=table.seen, seen_note=note
+        )
     run = Run.open(path)
-    test, validation = (run.path / f"scores-{split}-{part}.npz" for part in ("test", "validation"))
-    if run.evaluation(split, "test") is None:
-        raise MissingFileError(f"Run {path} has no test scores of split {split!r} yet: run `vidatt evaluate {path}`.")
+    place = Place(split=split, part="test") if store is None else place_of(run, store, split, "test")
+    measured_there = run.evaluation(place.name)
+    if measured_there is None:
+        option = "" if store is None else f" --store {store.path}"
+        raise MissingFileError(
+            f"Run {path} has no test scores of split {split!r} yet: run `vidatt evaluate {path}{option}`."
+        )
+    test = kept_scores(run, split, "test", store)
+    seen, note = seen_of_run(run, test, store, allow_seen=config.allow_seen)
+    held = Place(split=split, part="validation")
     identity = run.identity
-    kind = identity.scores if isinstance(identity, FusionIdentity) else HEADS[identity.head].head.score_kind
     return Part(
         path=path,
-        kind=kind,
-        test=read_scores(test, classes),
-        validation=read_scores(validation, classes) if validation.exists() else None,
+        kind=identity.scores if isinstance(identity, FusionIdentity) else HEADS[identity.head].head.score_kind,
+        test=test,
+        validation=kept_scores(run, split, held.part) if (run.path / held.scores).exists() else None,
         run=run,
+        listed=measured_there.listed,
+        seen=seen,
+        seen_note=note,
     )
 
 
 def _labels(table: ScoreTable) -> np.ndarray:
-    if table.labels is None or table.labels.ndim != 2 or len(table.labels) != len(table.ids):
+    if table.hot is None or table.labels is None:
         raise UsageError(f"{table.path} has no labels [n, L]; it is no file of a run.")
     return table.labels
 

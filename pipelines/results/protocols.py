@@ -140,6 +140,8 @@ def _caveats(dataset: str, protocol: Protocol, evaluations: Sequence[Evaluation]
         caveats.append(f"{len(absent)} of {len(expected)} splits have no run: {', '.join(absent)}")
     for evaluation in evaluations:
         split, listed, missing = str(evaluation.split), evaluation.listed, evaluation.missing
+        if evaluation.seen_note:
+            caveats.append(f"split {split}: {evaluation.seen_note}")
         if missing:
             caveats.append(f"split {split}: {missing} of {listed} listed test videos are missing")
         if split in info.splits and info.splits[split][1] != listed:

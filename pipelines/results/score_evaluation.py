@@ -13,7 +13,7 @@ from ..metrics.classification import measured, multi_hot
 from ..runs.measured import Evaluation
 from ..runs.splits import PARTS, choose_split
 from .protocols import find_protocol, measures_text, official
-from .score_files import ScoreTable, read_scores
+from .score_files import ScoreTable, read_scores, seen_note
 
 
 def evaluate_scores(
@@ -24,6 +24,7 @@ def evaluate_scores(
     part: str = "test",
     average_clips: bool = False,
     by_official_protocol: bool = False,
+    allow_seen: bool = False,
 ) -> Evaluation:
     """Measure a file of scores; without a store by its own labels, all its videos.
 
@@ -35,6 +36,7 @@ def evaluate_scores(
     part : "test" or "train"
     average_clips : see `read_scores`
     by_official_protocol : also give the official number of the store's dataset
+    allow_seen : also take scores that a run gave to videos that it was fitted or selected on; the result says so
 
     Returns
     -------
@@ -45,37 +47,47 @@ def evaluate_scores(
     MissingFileError, UsageError
         If the file cannot be read, has no labels and no store is given, or has no video of the list.
     RefusedError
-        If labels of the file are not those of the store.
+        If labels of the file are not those of the store, or it is of a run that has seen videos in it.
     """
     if part not in PARTS:
         raise UnknownNameError("part", part, PARTS)
+    if store_path is None and (split is not None or by_official_protocol):
+        raise UsageError(f"{path}: --split and --protocol need --store, which knows the dataset.")
+    _require_as_written(path)
     if store_path is None:
-        if split is not None or by_official_protocol:
-            raise UsageError(f"{path}: --split and --protocol need --store, which knows the dataset.")
         judged = _by_itself(path, average_clips=average_clips)
     else:
         store = Store.open(store_path)
         if by_official_protocol:
             find_protocol(store.plan.dataset, str(path))
         judged = _by_store(path, store, split, part, average_clips=average_clips)
-    scored = len(judged.scores)
-    if not scored:
-        raise UsageError(f"{path} has scores of no video.")
+    scored, listed = len(judged.scores), judged.listed
+    note = seen_note(judged.seen, str(path), allow_seen=allow_seen)
     result = Evaluation(
         run=str(path),
         split=judged.split,
         part=None if store_path is None else part,
         videos=scored,
-        listed=judged.listed,
-        missing=judged.listed - scored,
+        listed=listed,
+        missing=listed - scored,
         unlisted=judged.unlisted,
-        protocol=_protocol(judged),
+        protocol=_protocol(judged) + (f"; {note}" if note else ""),
+        seen=int(judged.seen.sum()) or None,
+        seen_note=note,
         **vars(measured(judged.scores, judged.hot, judged.names, multi_label=judged.multi_label)),
     )
-    if not by_official_protocol:
-        return result
-    number = official(str(store.plan.dataset), [result], sorted(store.index.splits), str(path))
-    return replace(result, official=number)
+    if by_official_protocol:
+        number = official(str(store.plan.dataset), [result], sorted(store.index.splits), str(path))
+        return replace(result, official=number)
+    return result
+
+
+def _require_as_written(path: Path) -> None:
+    """Refuse a file in a run folder that is not what the run wrote."""
+    if path.name.startswith("scores-") and all((path.parent / f"{n}.json").is_file() for n in ("config", "metrics")):
+        from ..runs.run import Run  # torch comes with it, which other files of scores do not need
+
+        Run.open(path.parent).verified(path.name)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +97,7 @@ class _Judged:
     table: ScoreTable
     scores: np.ndarray  # [n, N]
     hot: np.ndarray  # [n, N] bool
+    seen: np.ndarray  # [n] bool, by the run that gave the scores
     names: tuple[str, ...]
     multi_label: bool
     split: str | None
@@ -95,13 +108,14 @@ class _Judged:
 
 def _by_itself(path: Path, *, average_clips: bool) -> _Judged:
     table = read_scores(path, average_clips=average_clips)
-    hot = _own_labels(table)
+    hot = table.hot
     if hot is None:
         raise UsageError(f"{path} has no labels; give --store STORE, whose labels are found by id.")
     return _Judged(
         table=table,
         scores=table.scores,
         hot=hot,
+        seen=table.seen,
         names=table.classes or tuple(str(n) for n in range(hot.shape[1])),
         multi_label=bool((hot.sum(1) != 1).any()),
         split=None,
@@ -132,6 +146,7 @@ def _by_store(path: Path, store: Store, split: str | None, part: str, *, average
         table=table,
         scores=table.scores if every else table.scores[rows],
         hot=hot,
+        seen=table.seen[rows],
         names=index.classes,
         multi_label=index.multi_label,
         split=split,
@@ -141,25 +156,9 @@ def _by_store(path: Path, store: Store, split: str | None, part: str, *, average
     )
 
 
-def _own_labels(table: ScoreTable) -> np.ndarray | None:
-    """[n, N] bool of the labels in the file, or None."""
-    labels, N = table.labels, table.scores.shape[1]
-    if labels is None:
-        return None
-    if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != len(table.ids):
-        raise UsageError(
-            f"{table.path}: `labels` must be [n] or [n, L] class indices of {len(table.ids)} videos, and are "
-            f"{labels.shape} {labels.dtype}."
-        )
-    odd = ((labels < -1) | (labels >= N)).any(1)
-    if odd.any():
-        raise UsageError(f"{table.path}: a label of video {table.ids[int(odd.argmax())]!r} is outside 0..{N - 1}.")
-    return multi_hot(labels, N)
-
-
 def _require_same_labels(table: ScoreTable, rows: np.ndarray, hot: np.ndarray, store_path: Path) -> None:
     """Refuse a file whose own labels are others: its classes stand in another order, most likely."""
-    own = _own_labels(table)
+    own = table.hot
     if own is None:
         return
     odd = (own[rows] != hot).any(1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ...cache.interchange.arrays import Archive, texts
 from ...errors import MissingFileError, RefusedError, UsageError
+from ..metrics.classification import multi_hot
+
+MOST_CLASSES = 100_000
+"""A file with more scores per video is no task of classification."""
 
 LABELS = "labels"
 """The column of a CSV that holds the true classes, by name, parted by `;`; empty = none of the classes."""
@@ -33,12 +38,17 @@ class ScoreTable:
     labels: np.ndarray | None = None  # [n, L] int, padded with -1; of runs, and of files that tell
     classes: tuple[str, ...] | None = None  # N names, where the file tells them
     clips: tuple[int, int] | None = None  # fewest and most rows of a video, where rows were averaged
+    told_seen: np.ndarray | None = None  # [n] bool, of runs: videos they were fitted or selected on; None = none
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.scores) != len(self.ids):
             raise UsageError(
                 f"{self.path}: `scores` must be [n, N] beside {len(self.ids)} ids, and has shape {self.scores.shape}."
             )
+        if not self.ids:
+            raise UsageError(f"{self.path} has scores of no video.")
+        if not 1 <= self.scores.shape[1] <= MOST_CLASSES:
+            raise UsageError(f"{self.path}: {self.scores.shape[1]} scores per video; there can be 1 to {MOST_CLASSES}.")
         if len(set(self.ids)) < len(self.ids):
             seen: set[str] = set()
             twice = next(id for id in self.ids if id in seen or seen.add(id))  # type: ignore[func-returns-value]
@@ -59,6 +69,33 @@ class ScoreTable:
         """
         return self.scores[self.rows(ids)].astype(np.float64)
 
+    @property
+    def hot(self) -> np.ndarray | None:
+        """The labels of the file, [n, N] bool; None if it has none.
+
+        Raises
+        ------
+        UsageError
+            If they are no class indices.
+        """
+        labels, N = self.labels, self.scores.shape[1]
+        if labels is None:
+            return None
+        if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != len(self.ids) or labels.shape[1] > N:
+            raise UsageError(
+                f"{self.path}: `labels` must be [n] or [n, L] class indices of {len(self.ids)} videos, and are "
+                f"{labels.shape} {labels.dtype}."
+            )
+        odd = ((labels < -1) | (labels >= N)).any(1)
+        if odd.any():
+            raise UsageError(f"{self.path}: a label of video {self.ids[int(odd.argmax())]!r} is outside 0..{N - 1}.")
+        return multi_hot(labels.astype(np.int64), N)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """[n] bool, the videos that the run of the scores was fitted or selected on, as far as the file tells."""
+        return np.zeros(len(self.ids), bool) if self.told_seen is None else self.told_seen
+
     def rows(self, ids: tuple[str, ...]) -> list[int]:
         """Return where the given videos stand; see `of`."""
         where = {id: row for row, id in enumerate(self.ids)}
@@ -70,8 +107,26 @@ class ScoreTable:
         return [where[id] for id in ids]
 
 
-Make = Callable[[Path, tuple[str, ...], np.ndarray, np.ndarray | None, tuple[str, ...] | None], ScoreTable]
-"""What turns the rows of a file into a table: path, ids, scores, labels, classes."""
+def seen_note(seen: np.ndarray, what: str, *, allow_seen: bool) -> str | None:
+    """Say in one line how many of the videos of scores their run has seen, None if none; refuse them unless allowed.
+
+    Parameters
+    ----------
+    seen : [n] bool
+    what : the file or run
+
+    Raises
+    ------
+    RefusedError
+    """
+    if not seen.any():
+        return None
+    note = f"{seen.sum()} of the {len(seen)} videos are those that the run of {what} was fitted or selected on"
+    if not allow_seen:
+        raise RefusedError(
+            f"{note}: numbers on them say nothing about new videos. --allow-seen takes them all the same, and says so."
+        )
+    return note
 
 
 def read_scores(path: Path, classes: tuple[str, ...] | None = None, *, average_clips: bool = False) -> ScoreTable:
@@ -94,77 +149,87 @@ def read_scores(path: Path, classes: tuple[str, ...] | None = None, *, average_c
     """
     if not path.is_file():
         raise MissingFileError(f"There is no file of scores {path}.")
-    read = _read_npz if path.suffix == ".npz" else _read_csv
-    table = read(path, classes, _averaged if average_clips else ScoreTable)
+    rows = _read_npz(path, classes) if path.suffix == ".npz" else _read_csv(path, classes)
+    table = _averaged(rows) if average_clips else ScoreTable(**vars(rows))
     if classes is not None and table.scores.shape[1] != len(classes):
         raise UsageError(f"{path}: {table.scores.shape[1]} scores per video, and there are {len(classes)} classes.")
     return table
 
 
-def _averaged(
-    path: Path,
-    ids: tuple[str, ...],
-    scores: np.ndarray,
-    labels: np.ndarray | None,
-    classes: tuple[str, ...] | None,
-) -> ScoreTable:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Rows:
+    """The rows of a file as they stand; see `ScoreTable`, which checks them."""
+
+    path: Path
+    ids: tuple[str, ...]
+    scores: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...] | None
+    told_seen: np.ndarray | None = None
+
+
+def _averaged(given: _Rows) -> ScoreTable:
     """Make a table of videos from rows that are clips of them; videos come sorted by id."""
+    ids, scores, labels = given.ids, given.scores, given.labels
     if scores.ndim != 2 or len(scores) != len(ids) or not ids:
-        return ScoreTable(path, ids, scores, labels, classes)  # which says what is wrong
+        return ScoreTable(**vars(given))  # which says what is wrong
     videos, place, rows = np.unique(np.array(ids), return_inverse=True, return_counts=True)
     order = np.argsort(place, kind="stable")
     first = np.concatenate([[0], np.cumsum(rows)[:-1]])
     means = np.add.reduceat(scores[order], first, axis=0, dtype=np.float64) / rows[:, None]
-    if labels is not None and len(labels) == len(ids):
+    if labels is not None and labels.ndim == 2 and len(labels) == len(ids):
         kept = labels[order[first]]
         odd = (labels != kept[place]).any(1)
         if odd.any():
-            raise UsageError(f"{path}: the rows of video {ids[int(odd.argmax())]!r} have different labels.")
+            raise UsageError(f"{given.path}: the rows of video {ids[int(odd.argmax())]!r} have different labels.")
         labels = kept
-    clips = (int(rows.min()), int(rows.max()))
-    return ScoreTable(path, tuple(videos.tolist()), means.astype(scores.dtype), labels, classes, clips)
+    return ScoreTable(
+        path=given.path,
+        ids=tuple(videos.tolist()),
+        scores=means.astype(scores.dtype),
+        labels=labels,
+        classes=given.classes,
+        clips=(int(rows.min()), int(rows.max())),
+        told_seen=None if given.told_seen is None else given.told_seen[order[first]],
+    )
 
 
-def _read_npz(path: Path, classes: tuple[str, ...] | None, make: Make) -> ScoreTable:
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in content.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} cannot be read as .npz without pickle ({error}).") from None
-    if missing := [name for name in ("ids", "scores") if name not in found]:
-        raise UsageError(f"{path} has no array {missing[0]!r}; it has {', '.join(found) or 'none'}.")
+def _read_npz(path: Path, classes: tuple[str, ...] | None) -> _Rows:
+    with Archive(path) as archive:
+        wanted = ("ids", "scores", *(name for name in ("labels", "classes", "seen") if name in archive.names))
+        found = {name: archive.read(name) for name in wanted}
     ids, scores, labels = found["ids"], found["scores"], found.get("labels")
     if ids.ndim != 1 or ids.dtype.kind not in "US" or scores.dtype.kind not in "fiu":
         raise UsageError(
             f"{path}: `ids` must be [n] texts and `scores` numbers, and are {ids.shape} {ids.dtype}, {scores.dtype}."
         )
     if scores.dtype != np.float32:  # half precision is sorted slowly, and integers above 2^24 need double precision
-        scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
+        with np.errstate(over="ignore"):
+            scores = scores.astype(np.float32 if scores.dtype.itemsize <= 2 else np.float64)
     names = None
     if "classes" in found:
-        names = tuple(str(name) for name in found["classes"].ravel())
+        names = tuple(texts(found["classes"], f"{path}: `classes`"))
         if scores.ndim == 2 and len(names) != scores.shape[1]:
             raise UsageError(f"{path}: `classes` has {len(names)} names beside {scores.shape[1]} scores per video.")
         if classes is not None and names != classes:
             raise UsageError(f"{path}: `classes` are not those of the task in their order; write the columns so.")
     if labels is not None and labels.ndim == 1:
         labels = labels[:, None]
-    return make(path, tuple(_texts(ids)), scores, labels, names)
+    named, seen = tuple(texts(ids, f"{path}: `ids`")), found.get("seen")
+    if seen is not None and (seen.shape != ids.shape or seen.dtype != np.bool_):
+        raise UsageError(f"{path}: `seen` must be {len(ids)} booleans, and is {seen.shape} {seen.dtype}.")
+    return _Rows(path=path, ids=named, scores=scores, labels=labels, classes=names, told_seen=seen)
 
 
-def _texts(ids: np.ndarray) -> Iterator[str]:
-    return (id.decode() if isinstance(id, bytes) else id for id in ids.tolist())
-
-
-def _read_csv(path: Path, classes: tuple[str, ...] | None, make: Make) -> ScoreTable:
+def _read_csv(path: Path, classes: tuple[str, ...] | None) -> _Rows:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return _table_of_lines(path, csv.reader(file, strict=True), classes, make)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return _rows_of_lines(path, csv.reader(file, strict=True), classes)
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as CSV ({error}).") from None
 
 
-def _table_of_lines(path: Path, lines: Iterator[list[str]], classes: tuple[str, ...] | None, make: Make) -> ScoreTable:
+def _rows_of_lines(path: Path, lines: Iterator[list[str]], classes: tuple[str, ...] | None) -> _Rows:
     """Read line by line into one array of numbers: a big file is never held as texts."""
     header = [name.strip() for name in next(lines, [])]
     told = LABELS in header and LABELS not in (classes or ())
@@ -175,7 +240,8 @@ def _table_of_lines(path: Path, lines: Iterator[list[str]], classes: tuple[str, 
         raise UsageError(f"{path}: the first line must be id and the {named}.")
     classes = given if classes is None else classes
     if len(set(classes)) < len(classes) or sorted(given) != sorted(classes):
-        odd = [name for name in (*given, *classes) if (given.count(name), classes.count(name)) != (1, 1)]
+        counts = Counter(given), Counter(classes)
+        odd = [name for name in (*given, *classes) if (counts[0][name], counts[1][name]) != (1, 1)]
         raise UsageError(f"{path}: the first line does not name each of the {len(classes)} classes once: {odd[0]!r}.")
     label_of = {name: label for label, name in enumerate(classes)}
     ids: list[str] = []
@@ -191,7 +257,7 @@ def _table_of_lines(path: Path, lines: Iterator[list[str]], classes: tuple[str, 
             own = [name.strip() for name in line.pop(place).split(";") if name.strip()]
             if odd := [name for name in own if name not in label_of]:
                 raise UsageError(f"{where}: the label {odd[0]!r} is no class of the first line.")
-            labels.append([label_of[name] for name in own])
+            labels.append([label_of[name] for name in dict.fromkeys(own)])
         try:
             numbers.frombytes(np.array(line[1:], np.float64).tobytes())  # a third faster than float by float
         except ValueError as error:
@@ -199,8 +265,10 @@ def _table_of_lines(path: Path, lines: Iterator[list[str]], classes: tuple[str, 
         ids.append(line[0])
     scores = np.asarray(numbers).reshape(len(ids), len(classes))
     if given != classes:
-        scores = scores[:, [given.index(name) for name in classes]]
-    return make(path, tuple(ids), scores, _padded(labels) if told else None, classes)
+        column_of = {name: column for column, name in enumerate(given)}
+        scores = scores[:, [column_of[name] for name in classes]]
+    padded = _padded(labels) if told else None
+    return _Rows(path=path, ids=tuple(ids), scores=scores, labels=padded, classes=classes)
 
 
 def _padded(labels: Sequence[Sequence[int]]) -> np.ndarray:

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ...cache.batches import Batch, Batches
 from ...cache.store import Store
-from ...errors import NotFiniteError, UnknownNameError
+from ...errors import UnknownNameError
 from ...heads.contract import Head
 from .reload import load_head, require_fit, settings_of, store_for
 from .run import Run
 from .scoring import resolve_device
 from .splits import PARTS, choose_split
-from .videos import usable_videos
+from .videos import not_finite, usable_videos
+from .views import central_view
 
 SEGMENTS_AT_ONCE = 3_200
 """Of a batch, as many as 128 videos of 25 have: untrimmed videos may have thousands each."""
@@ -45,7 +46,7 @@ def attention(
     videos: Sequence[int] | None = None,
     split: str | None = None,
     part: str = "test",
-    view: int = 0,
+    view: int | None = None,
     device: str = "auto",
     batch_videos: int | None = None,
     with_segments: bool = False,
@@ -55,7 +56,7 @@ def attention(
     Parameters
     ----------
     videos : positions in the store, in the order wanted; None = all usable ones of `part` of `split`
-    view : which view of the cubes
+    view : which view of the cubes; None = the one that shows the centre
     with_segments : also give `segments` and `segment_probabilities`, where the head has them
     batch_videos : None = as in the fit, and fewer where videos are long
     run_path, store_path, split, part, device : see `evaluate`
@@ -76,7 +77,7 @@ def attention(
         videos = np.flatnonzero(roles & usable_videos(identity, store)).tolist()
     if not len(videos):
         return
-    head = load_head(run).to(device_).eval()
+    head = load_head(run, store).to(device_).eval()
     longest = int(store.index.length[np.asarray(videos)].max())
     at_once = max(1, min(settings_of(identity).fit.batch_videos, SEGMENTS_AT_ONCE // longest))
     batches = Batches(
@@ -85,14 +86,14 @@ def attention(
         videos=np.asarray(videos),
         batch_videos=batch_videos or at_once,
         shuffle=False,
-        view=view,
+        view=central_view(store) if view is None else view,
         device=device_,
     )
     for batch in batches.epoch(0):
-        yield from _of_batch(head, batch, store, with_segments=with_segments)
+        yield from _of_batch(run, head, batch, store, with_segments=with_segments)
 
 
-def _of_batch(head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
+def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
     with torch.inference_mode():
         output = head(batch.cubes, batch.valid)
         probabilities = _numpy(head.probabilities(output.logits))
@@ -105,10 +106,7 @@ def _of_batch(head: Head, batch: Batch, store: Store, *, with_segments: bool) ->
     )
     for b, T in enumerate(batch.valid.sum(1).tolist()):
         if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
-            bad = str(store.index.ids[batch.videos[b]])
-            raise NotFiniteError(
-                f"What the head says of video {bad!r} is not finite; extract it again into {store.path}."
-            )
+            raise not_finite(run, store, int(batch.videos[b]))
         yield VideoAttention(
             position=int(batch.videos[b]),
             id=str(store.index.ids[batch.videos[b]]),

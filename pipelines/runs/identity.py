@@ -54,7 +54,8 @@ class RunIdentity(Record):
 class FitIdentity(RunIdentity):
     """What makes two fits the same: with equal identities, device and versions they give equal weights."""
 
-    views: int
+    views: int  # of the set that it was fitted on
+    view_set: str | None = field(default=None, metadata=OPTIONAL)  # its name, where the store has several
     allow_truncated: bool
     validation_share: float
     train: VideosIdentity
@@ -106,6 +107,9 @@ class FitEnvironment(Record):
     device: str
     versions: Mapping[str, str]
     notes: tuple[str, ...]
+    store_digest: str | None = field(
+        default=None, metadata=OPTIONAL
+    )  # see `places.store_digest`; runs of version 0.1.0 have none
 
 
 @dataclass(frozen=True, kw_only=True)

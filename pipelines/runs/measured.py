@@ -87,11 +87,18 @@ class Evaluation(Record):
     missing: int  # listed, not scored
     unlisted: int | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: scored, not listed, left out
     protocol: str  # how the numbers were made, in one line
+    views: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the views averaged over, such as 10crop
+    sampler: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the rule that placed the segments
     metrics: Measures
     denominators: Denominators
     confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each
     per_class: tuple[ClassResult, ...]
     store: str | None = field(default=None, metadata=OPTIONAL)  # in `metrics.json`: the store that was read
+    scores: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the file in which it keeps the scores
+    seen: int | None = field(
+        default=None, metadata=OPTIONAL
+    )  # with `--allow-seen`: scored videos that the run was fitted or selected on
+    seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
     official: Official | None = field(default=None, metadata=OPTIONAL)
 
 

@@ -35,12 +35,12 @@ class Progress:
         if self._bar.disable and self._done:
             self._tell()
 
-    def advance(self, note: str = "") -> None:
-        """Count one more unit; `note` (a loss, say) is shown beside it."""
-        self._done += 1
+    def advance(self, note: str = "", *, count: int = 1) -> None:
+        """Count more units; `note` (a loss, say) is shown beside them."""
+        self._done += count
         if note:
             self._bar.set_postfix_str(note, refresh=False)
-        self._bar.update()
+        self._bar.update(count)
         if self._bar.disable and time.monotonic() - self._told > LOG_SECONDS:
             self._tell(note)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ...cache.store import Store
-from ...errors import FingerprintMismatchError, RefusedError, UsageError
+from ...errors import FingerprintMismatchError, NotFiniteError, RefusedError, UsageError
+from ...extract.sampling import Sampler
+from ...extract.views import feature
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
 from .identity import FitIdentity, FusionEnvironment, FusionIdentity
-from .run import Run, changes
+from .run import WEIGHTS, Run, changes
 
 
 def settings_of(identity: FitIdentity) -> HeadSettings:
@@ -23,15 +26,44 @@ def settings_of(identity: FitIdentity) -> HeadSettings:
     return HeadSettings.from_dict(identity.head, identity.preset, identity.settings.to_dict())
 
 
-def rebuild(identity: FitIdentity) -> Head:
-    """Build the head that an identity describes, with fresh weights, on the CPU."""
+def sampled_settings(settings: HeadSettings, store: Store) -> tuple[HeadSettings, str | None]:
+    """Return the settings on the segments that a store has, and what is to be said about that.
+
+    Raises
+    ------
+    UsageError
+        If the store's segments are windows of another length than the head's clips.
+    """
+    rule = store.plan.sampler
+    windows = Sampler.parse(rule).window_segments if rule else None
+    if windows is None:
+        return settings, None
+    if settings.config.reads_windows:
+        said = f"clips are the store's windows of {windows} frames ({rule})"
+        return replace(settings, config=settings.config.on_windows(windows)), said
+    return settings, (
+        f"the store's segments are windows of {windows} frames end to end ({rule}); head {settings.name} reads them as "
+        "one sequence"
+    )
+
+
+def rebuild(identity: FitIdentity, store: Store | None = None) -> Head:
+    """Build the head that an identity describes, with fresh weights, on the CPU.
+
+    Parameters
+    ----------
+    store : that it is to read: where its segments lie decides on the clips of a head that has some
+    """
     recorded = identity.streams
     streams = [
         StreamShape(name=name, grid=recorded[name].grid, channels=recorded[name].channels)
         for name in identity.stream_names
     ]
-    on = None if identity.on is None else rebuild(identity.on.identity)
-    return build_from_settings(settings_of(identity), streams=streams, classes=len(identity.classes), on=on)
+    on = None if identity.on is None else rebuild(identity.on.identity, store)
+    settings = settings_of(identity)
+    if store is not None:
+        settings, _ = sampled_settings(settings, store)
+    return build_from_settings(settings, streams=streams, classes=len(identity.classes), on=on)
 
 
 def require_fit(run: Run) -> FitIdentity:
@@ -67,31 +99,41 @@ def recorded_store(path: Path) -> Path:
     return store_of(Run.open(path))
 
 
-def load_head(run: Run | str | Path) -> Head:
+def load_head(run: Run | str | Path, store: Store | None = None) -> Head:
     """Build the head of a run with its fitted weights, on the CPU, in evaluation mode.
 
     Parameters
     ----------
     run : or its folder
+    store : that it is to read; see `rebuild`
 
     Raises
     ------
     MissingFileError
         If there is no run, or it has no weights yet.
     UsageError
-        If its weights do not fit its configuration, or it is no fit of a head.
+        If its weights are damaged or do not fit its configuration, or it is no fit of a head.
+    NotFiniteError
+        If its weights hold NaN.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    head = rebuild(require_fit(run))
+    head, weights = rebuild(require_fit(run), store), run.weights()
+    if bad := [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]:
+        raise NotFiniteError(
+            f"The weights of run {run.path} hold NaN ({bad[0]!r} and {len(bad) - 1} other tensors in {WEIGHTS}): the "
+            "head is at fault, not the store. Fit again with another --out."
+        )
     try:
-        head.load_state_dict(run.weights())
+        head.load_state_dict(weights)
     except RuntimeError as error:
         raise UsageError(f"The weights of run {run.path} do not fit its head: {str(error).splitlines()[-1]}") from None
     return head.eval()
 
 
 def store_for(run: Run, store_path: Path | None) -> Store:
-    """Open the run's store, or another one that fits it: same recipes, same classes in the same order.
+    """Open the run's store, or another one that fits it: equal features, same classes in the same order.
+
+    Where a store samples its features, views and segments, need not agree: results name it.
 
     Raises
     ------
@@ -102,10 +144,10 @@ def store_for(run: Run, store_path: Path | None) -> Store:
     store = Store.open(store_path or store_of(run))
     for name, recorded in identity.streams.items():
         stream = store.stream(name)
-        if stream.fingerprint != recorded.fingerprint:
+        if different := changes(feature(recorded.recipe), feature(stream.recipe)):
             raise FingerprintMismatchError(
                 f"Stream {name!r} of {store.path} is not what run {run.path} was fitted on: "
-                f"{'; '.join(changes(recorded.recipe, stream.recipe))} (run -> store)."
+                f"{'; '.join(different)} (run -> store)."
             )
     ours, theirs = list(identity.classes), list(store.index.classes)
     if ours != theirs:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import hashlib
 import io
 import json
 import logging
+import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from ...cache.scratch import write_atomically
+from ...cache.scratch import sweep_files, write_atomically
 from ...errors import MissingFileError, RefusedError, UsageError
 from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, read_identity
 from .measured import Evaluation, FitResult, FusionMeasures
@@ -25,16 +29,20 @@ from .measured import Evaluation, FitResult, FusionMeasures
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-CONFIG, METRICS, HISTORY, WEIGHTS, CHECKPOINT, LOG = (
-    "config.json", "metrics.json", "history.csv", "weights.safetensors", "checkpoint.pt", "log.txt",
+CONFIG, METRICS, HISTORY, WEIGHTS, VIDEOS, CHECKPOINT, LOG = (
+    "config.json", "metrics.json", "history.csv", "weights.safetensors", "videos.npz", "checkpoint.pt", "log.txt",
 )  # fmt: skip
+
+_SEALED = b"\0vidatt sha256\0"
+"""Behind a checkpoint, before the digest of what comes before it."""
 
 
 class Run:
     """A run folder; made by `create`, found by `open`.
 
     `config.json` holds `identity` (what makes two fits the same: head, settings, streams, videos, seed) and
-    `environment` (store path, device, versions). A run is finished when `metrics.json` is there: it is written last.
+    `environment` (store path, device, versions). A run is finished when `metrics.json` is there: it is written last,
+    with the SHA-256 of the run's files and of its identity, which every reader of them checks.
 
     Raises
     ------
@@ -81,8 +89,9 @@ class Run:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is no run (it has no {CONFIG}); use another --out.")
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(path / CONFIG, json.dumps(config, indent=1).encode())
-        return cls(path, config)
+        run = cls(path, config)
+        run._write(CONFIG, json.dumps(config, indent=1).encode())
+        return run
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -93,17 +102,23 @@ class Run:
         MissingFileError
             If there is none.
         UsageError
-            If its `config.json` is unreadable or of another version.
+            If its `config.json` is unreadable, of another version, or not the one that it was fitted with.
         """
         try:
             config = json.loads((path / CONFIG).read_text())
         except (FileNotFoundError, NotADirectoryError):
             raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; runs come from fit-head.") from None
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path / CONFIG} is damaged ({error}); fit again with another --out.") from None
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
             raise UsageError(f"{path / CONFIG} is no run of this version of vidatt (schema {SCHEMA}).")
-        return cls(path, config)
+        run = cls(path, config)
+        if run.finished and run.metrics().get("identity", (known := digest_of(config["identity"]))) != known:
+            raise UsageError(
+                f"{path / CONFIG} is not the one that the run was fitted with; restore it, or fit again with another "
+                "--out."
+            )
+        return run
 
     @property
     def finished(self) -> bool:
@@ -136,35 +151,87 @@ class Run:
             If the fit is not finished, or the file is damaged.
         """
         self.require_finished()
+        way_out = "restore it, or fit again with another --out"
         try:
             content = json.loads((self.path / METRICS).read_text())
-        except ValueError as error:
-            raise UsageError(f"{self.path / METRICS} is damaged ({error}); fit again with another --out.") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{self.path / METRICS} is damaged ({error}); {way_out}.") from None
         if not isinstance(content, dict) or not {"fit", "evaluations"} <= content.keys():
-            raise UsageError(f"{self.path / METRICS} is damaged: it has no fit and evaluations; fit again elsewhere.")
+            raise UsageError(f"{self.path / METRICS} is damaged: it has no fit and evaluations; {way_out}.")
+        if any(not isinstance(content.get(key, {}), dict) for key in ("fit", "evaluations", "files")):
+            raise UsageError(f"{self.path / METRICS} is damaged: fit, evaluations and files are objects; {way_out}.")
+        seal = content.pop("seal", None)  # None: of version 0.1.0
+        if seal not in (None, digest_of(content)):
+            raise UsageError(f"{self.path / METRICS} is damaged: it does not match its own digest; {way_out}.")
         return content
 
     def fit_result(self) -> FitResult:
         """Return how the fit ended; raises as `metrics`."""
         return FitResult.from_dict(self.metrics()["fit"], f"{self.path / METRICS}: fit")
 
-    def evaluation(self, split: str, part: str) -> Evaluation | None:
-        """Return what was measured on a part of a split, None if nothing was; raises as `metrics`."""
-        known = self.metrics()["evaluations"].get(f"{split}-{part}")
-        return known and Evaluation.from_dict(known, f"{self.path / METRICS}: evaluations.{split}-{part}")
+    def evaluation(self, place: str) -> Evaluation | None:
+        """Return what was measured at a place (`Place.name`), None if nothing was; raises as `metrics`."""
+        known = self.metrics()["evaluations"].get(place)
+        return None if known is None else Evaluation.from_dict(known, f"{self.path / METRICS}: evaluations.{place}")
 
-    def finish(self, fit: FitResult | FusionMeasures, evaluations: Sequence[Evaluation] = ()) -> None:
-        """Write `metrics.json`: the run is finished then."""
-        self._write_metrics({"fit": fit.to_dict(), "evaluations": {_key(e): e.to_dict() for e in evaluations}})
+    def finish(self, fit: FitResult | FusionMeasures, evaluations: Mapping[str, Evaluation] | None = None) -> None:
+        """Write `metrics.json`: the run is finished then.
 
-    def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Put an evaluation beside those of other parts and splits; one of the same part is replaced."""
-        metrics = self.metrics()
-        metrics["evaluations"][_key(evaluation)] = evaluation.to_dict()
-        self._write_metrics(metrics)
+        Parameters
+        ----------
+        evaluations : by `Place.name`
+        """
+        names = [WEIGHTS, HISTORY, VIDEOS, *(path.name for path in self.path.glob("scores-*.npz"))]
+        measured = {name: result.to_dict() for name, result in (evaluations or {}).items()}
+        files = {name: self._digest(name) for name in sorted(names) if (self.path / name).exists()}
+        self._write_metrics({"fit": fit.to_dict(), "evaluations": measured, "files": files})
+
+    def add_evaluation(self, place: str, evaluation: Evaluation, *, file: str) -> None:
+        """Put an evaluation beside those of other places (`Place.name`), with the digest of its file of scores."""
+        with self._alone():
+            metrics = self.metrics()
+            metrics["evaluations"][place] = evaluation.to_dict()
+            metrics.setdefault("files", {})[file] = self._digest(file)
+            self._write_metrics(metrics)
+
+    def verified(self, name: str) -> Path:
+        """Return the path of a file of the run, which is checked to be the one that was written.
+
+        Raises
+        ------
+        MissingFileError
+            If it is not there.
+        UsageError
+            If it has another digest; files of unfinished runs, and of version 0.1.0, have none.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise MissingFileError(f"Run {self.path} has no {name}: repeat the command that made it.")
+        known = self.metrics().get("files", {}).get(name) if self.finished else None
+        if known not in (None, self._digest(name)):
+            again = "evaluate again" if name.startswith("scores-") else "fit again with another --out"
+            raise UsageError(f"{path} is damaged: it is not what the run wrote; restore it, or {again}.")
+        return path
+
+    def _digest(self, name: str) -> str:
+        with (self.path / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        write_atomically(self.path / METRICS, json.dumps(metrics, indent=1, allow_nan=False).encode())
+        told = {**metrics, "identity": digest_of(self.config["identity"])}
+        plain = json.loads(json.dumps(told, allow_nan=False))
+        self._write(METRICS, json.dumps({**plain, "seal": digest_of(plain)}, indent=1).encode())
+
+    def _write(self, name: str, content: bytes | Callable[[BinaryIO], object]) -> None:
+        sweep_files(self.path)
+        write_atomically(self.path / name, content)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold back other processes that add to `metrics.json`: two evaluations at once must both be kept."""
+        with (self.path / LOG).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace `history.csv`; None becomes an empty field."""
@@ -173,27 +240,42 @@ class Run:
             writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            write_atomically(self.path / HISTORY, text.getvalue().encode())
+            self._write(HISTORY, text.getvalue().encode())
 
-    def write_scores(self, part: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Write `scores-<part>.npz`.
+    def write_scores(
+        self, place: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray | None = None
+    ) -> None:
+        """Write `scores-<place>.npz`.
 
         Parameters
         ----------
-        part : such as "split1-test"
+        place : such as "1-test", see `Place.name`
         ids : [n] str
         scores : [n, N] class probabilities, kept as float32
         labels : [n, L] class indices, padded with -1, kept as int32
+        seen : [n] bool, which of them the run was fitted or selected on; written if any was
         """
         names = np.array([str(id) for id in ids])  # fixed width: NumPy would pickle its variable-width strings
         scores, labels = scores.astype(np.float32), labels.astype(np.int32)
-        path = self.path / f"scores-{part}.npz"
-        write_atomically(path, lambda file: np.savez(file, ids=names, scores=scores, labels=labels))
+        name = f"scores-{place}.npz"
+        told = {"ids": names, "scores": scores, "labels": labels}
+        if seen is not None and seen.any():
+            told["seen"] = seen
+        if self.finished:  # a kill before `add_evaluation` must not leave a file beside the digest of another
+            with self._alone():
+                metrics = self.metrics()
+                if metrics.get("files", {}).pop(name, None):
+                    self._write_metrics(metrics)
+        self._write(name, lambda file: np.savez(file, **told))  # type: ignore[arg-type]
+
+    def write_videos(self, content: Mapping[str, np.ndarray]) -> None:
+        """Write `videos.npz`; see `SeenVideos`."""
+        self._write(VIDEOS, lambda file: np.savez(file, **content))  # type: ignore[arg-type]
 
     def write_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Write `weights.safetensors`."""
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-        write_atomically(self.path / WEIGHTS, content)
+        self._write(WEIGHTS, content)
 
     def weights(self) -> dict[str, Tensor]:
         """`weights.safetensors`, on the CPU.
@@ -208,37 +290,46 @@ class Run:
         if not (self.path / WEIGHTS).exists():
             raise MissingFileError(f"Run {self.path} has no {WEIGHTS}: repeat its fit-head command, it continues.")
         try:
-            return load_file(self.path / WEIGHTS)
+            return load(self.verified(WEIGHTS).read_bytes())
         except SafetensorError as error:
             raise UsageError(f"{self.path / WEIGHTS} is damaged ({error}); fit again with another --out.") from None
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace `checkpoint.pt`: tensors and plain types only."""
-        write_atomically(self.path / CHECKPOINT, lambda file: _save(dict(state), file))
+        """Replace `checkpoint.pt`: tensors and plain types only, with their digest behind them."""
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        told = content.getvalue()
+        self._write(CHECKPOINT, told + _SEALED + hashlib.sha256(told).digest())
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """`checkpoint.pt` on the CPU, or None if there is none."""
-        if not (self.path / CHECKPOINT).exists():
+        """`checkpoint.pt` on the CPU, or None if there is none.
+
+        Raises
+        ------
+        UsageError
+            If it is damaged.
+        """
+        path = self.path / CHECKPOINT
+        if not path.exists():
             return None
-        return torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)
+        content, sealed, digest = path.read_bytes().rpartition(_SEALED)
+        try:
+            if sealed and hashlib.sha256(content).digest() != digest:
+                raise ValueError("it is not what the fit wrote")
+            state = torch.load(io.BytesIO(content if sealed else digest), map_location="cpu", weights_only=True)
+        except (ValueError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
+            said = str(error).split("\n", maxsplit=1)[0]
+            raise UsageError(f"{path} is damaged ({said}); delete it, and the fit begins again.") from None
+        return state
 
     def drop_checkpoint(self) -> None:
         """Remove `checkpoint.pt`: a finished run needs none."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _save(state: dict[str, Any], file: BinaryIO) -> None:
-    """Call `torch.save`; a full disk is told as that, and not as what it leads to inside the writer of PyTorch."""
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def _key(evaluation: Evaluation) -> str:
-    return f"{evaluation.split}-{evaluation.part}"
+def digest_of(values: Any) -> str:
+    """SHA-256 of a JSON value, however it is laid out in its file."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def changes(there: Any, asked: Any, where: str = "") -> list[str]:

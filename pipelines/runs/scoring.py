@@ -67,22 +67,24 @@ def score_view(head: Head, batches: Batches, videos: np.ndarray, targets: Tensor
 
 
 def score_views(
-    head: Head, store: Store, streams: Sequence[str], videos: np.ndarray, *, device: torch.device, batch_videos: int
-) -> np.ndarray:
-    """Scores of the classes (`Head.scores`: probabilities) averaged over all views of the store (spec 1.6).
+    head: Head, store: Store, streams: Sequence[str], videos: np.ndarray, *, views: range, device: torch.device,
+    batch_videos: int,
+) -> np.ndarray:  # fmt: skip
+    """Scores of the classes (`Head.scores`: probabilities) averaged over views of the store (spec 1.6).
 
     Parameters
     ----------
     videos : [n] positions in the store, at least one
+    views : of a set, from `choose_views`
 
     Returns
     -------
     [n, N] float32
     """
     total = np.zeros((len(videos), head.classes), np.float64)
-    for view in range(store.views):
+    for view in views:
         batches = Batches(
             store, streams, videos=videos, batch_videos=batch_videos, seed=0, shuffle=False, view=view, device=device
         )
         total += score_view(head, batches, videos).probabilities
-    return (total / store.views).astype(np.float32)
+    return (total / len(views)).astype(np.float32)

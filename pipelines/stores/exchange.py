@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ...cache.interchange import npy
@@ -29,14 +28,15 @@ from ...cache.interchange.foreign import (
 )
 from ...cache.interchange.foreign import cube_shape as shape_of
 from ...cache.interchange.hdf5 import FORMAT as HDF5_FORMAT
-from ...cache.interchange.hdf5 import Hdf5Material, reading, write_hdf5
+from ...cache.interchange.hdf5 import Hdf5Material, write_hdf5
+from ...cache.interchange.hdf5_file import open_hdf5, reading
 from ...cache.interchange.intake import add_streams, check_fit, imported_recipe, new_store, survey
 from ...cache.interchange.material import Material, StoreMaterial, StreamInfo, refuse_existing
 from ...cache.interchange.npy import NpyMaterial, write_npy
 from ...cache.layout import Layout, plan_layout
 from ...cache.scratch import abandoned, move, scratch_name, sync, sync_tree
 from ...cache.store import Store
-from ...errors import MissingFileError, UnknownNameError, UsageError, nearest_key_error
+from ...errors import UnknownNameError, UsageError, nearest_key_error
 from ...extract.datasets.catalogue import TEST, TRAIN, UNUSED, Catalogue, Video
 from ...extract.datasets.listed import load as load_manifest
 from ...version import __version__
@@ -331,12 +331,10 @@ def _is_ours(path: Path, form: str) -> bool:
     if form == "npy" and (path / npy.INDEX).is_file():
         try:
             return json.loads((path / npy.INDEX).read_bytes())["format"] == npy.FORMAT
-        except (ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
     if form == "hdf5":
-        if not path.is_file():
-            raise MissingFileError(f"There is no HDF5 file {path}.")
-        with reading(path), h5py.File(path, "r") as file:
+        with reading(path), open_hdf5(path) as file:
             return file.attrs.get("format") == HDF5_FORMAT
     return False
 

@@ -1,9 +1,11 @@
-"""A server of writers that can be killed: started by test_cache_commit.py, one JSON object a line on standard input.
+"""A server of writers that can be killed: started by testkit.commits, one JSON object a line on standard input.
 
 `{"store", "stream", "shards", "seed", "kill_at"}` forks a writer, which publishes the shards with content that tells
-its seed and, if `kill_at` is given, sends itself SIGKILL right before its nth change to the file system. Without shards
-it sweeps. The answer is its process id. `{"wait": id}` answers its exit status (negative: the signal). Forking is much
-faster than starting an interpreter, and safe as long as the server itself never lets zarr start its thread.
+its seed and, if `kill_at` is given, sends itself SIGKILL right before its nth change to the file system; with
+`"replace"` it replaces what stands there, with `"stop_at"` it sends itself SIGSTOP instead. Without shards it sweeps.
+The answer is its process id. `{"wait": id}` answers its exit status (negative: the signal that ended or stopped it).
+Forking is much faster than starting an interpreter, and safe as long as the server itself never lets zarr start its
+thread.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vidatt.cache.publish import marker_digest
 from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_shard
 
@@ -33,6 +36,8 @@ def write(job: dict[str, Any]) -> None:
             seen += 1
             if seen == job["kill_at"]:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if seen == job["stop_at"]:
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     sys.addaudithook(count)
     if not job["shards"]:
@@ -47,7 +52,8 @@ def write(job: dict[str, Any]) -> None:
         content["outcomes"] = [
             type(outcome)(**{**outcome.to_dict(), "detail": str(job["seed"])}) for outcome in content["outcomes"]
         ]
-        stream.publish(shard, **content)
+        replaces = marker_digest(stream.path, shard) if job["replace"] else None
+        stream.publish(shard, **content, replaces=replaces)
     np.save(f"{job['store']}.changes.npy", seen)
 
 
@@ -55,7 +61,8 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         if "wait" in job:
-            answer = os.waitstatus_to_exitcode(os.waitpid(job["wait"], 0)[1])
+            status = os.waitpid(job["wait"], os.WUNTRACED)[1]
+            answer = -os.WSTOPSIG(status) if os.WIFSTOPPED(status) else os.waitstatus_to_exitcode(status)
         else:
             answer = os.fork()
             if not answer:

@@ -182,7 +182,8 @@ def test_batches_stream_what_memory_cannot_hold(tmp_path):
     stream = store.add_stream("rgb", cube_shape=(K, K, D), recipe={})
     zarr.open_array(str(stream.path / "frames"), mode="r+")[...] = 0
     files = {"frames/c.0.0": {"bytes": (stream.path / "frames" / "c.0.0").stat().st_size, "sha256": ""}}
-    marker = {"shard": 0, "rows": store.rows, "videos": [], "files": files}
+    videos = [{"id": str(id)} for id in store.index.ids]
+    marker = {"shard": 0, "rows": store.rows, "videos": videos, "files": files}
     (stream.path / ".done" / "0.json").write_text(json.dumps(marker))
     batches = Batches(store, ["rgb"], np.arange(count), batch_videos=2)
     assert batches.residency == "stream"

@@ -81,3 +81,10 @@ def test_windows_are_glkas_clips(frames: int, starts: list[int] | None) -> None:
 def test_fps_needs_a_frame_rate() -> None:
     with pytest.raises(UsageError, match="states no frame rate"):
         Sampler.parse("fps:5").first_frames(100, 0.0, window=1)
+
+
+def test_a_rate_so_low_that_it_cannot_be_true_is_refused() -> None:
+    slides = Sampler.parse("fps:2")
+    assert slides.segments(3, 0.1) == 60
+    with pytest.raises(UsageError, match=r"states 1e-09 frames a second, .* use every:N or uniform:T"):
+        slides.segments(1000, 1e-9)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from vidatt.errors import UsageError
 from vidatt.extract.views import CENTER, Geometry, Views
+from vidatt.extract.windows import FrameStore
 
 sides = st.integers(1, 400)
 
@@ -31,6 +32,47 @@ def test_geometry_without_resize_is_an_exact_crop() -> None:
     cropped = _center(frame, Geometry(resize="none", crop_px=224))
     assert np.array_equal(cropped, frame[8:232, 48:272])
     assert Geometry(resize="none", crop_px=224).region(320, 240) == (48 / 320, 8 / 240, 272 / 320, 232 / 240)
+
+
+def test_only_absurd_pictures_are_cut_before_they_are_enlarged() -> None:
+    hd = Geometry(resize="short:256", crop_px=224)
+    whole = [(3840, 2160), (8192, 256), (32, 2), (2, 32), (30000, 300), (1, 1)]
+    assert [hd.part_px(w, h) for w, h in whole] == [(0, 0, w, h) for w, h in whole]
+    assert hd.part_px(16000, 2) == (7984, 0, 32, 2)
+    assert hd.part_px(3, 1000) == (0, 476, 3, 48)
+    assert hd.target_px(16000, 2) == (4096, 256)
+    assert Geometry(resize="340x256", crop_px=224).part_px(16000, 2) == (0, 0, 16000, 2)
+    assert Geometry(resize="none", crop_px=224).target_px(16000, 2) == (3584, 224)
+
+
+@pytest.mark.parametrize("view", ["center", "10crop", "train:3"])
+def test_absurd_pictures_show_their_middle(view: str) -> None:
+    geometry = Geometry(resize="short:64", crop_px=56)
+    frame = np.random.default_rng(0).integers(0, 256, (3, 4000, 3), dtype=np.uint8)
+    small = geometry.resized(frame)
+    assert small.shape == (64, 1024, 3)
+    assert np.array_equal(small, geometry.resized(frame[:, 1976:2024]))
+    assert Views.parse(view).cut(small[None], geometry, key=(1,)).shape[2:] == (56, 56, 3)
+    x1, y1, x2, y2 = geometry.region(4000, 3)
+    assert (x1 + x2) / 2 == pytest.approx(0.5)
+    assert (x2 - x1) * 4000 == pytest.approx(56 / 64 * 3)
+    assert (y1, y2) == (4 / 64, 60 / 64)
+
+
+def test_a_frame_of_another_size_is_stretched_to_that_of_the_first() -> None:
+    random = np.random.default_rng(0)
+    wide, high = (random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((120, 160), (160, 120)))
+    geometry = Geometry(resize="short:64", crop_px=56)
+    assert geometry.resized(high, first=(160, 120)).shape == geometry.resized(wide).shape == (64, 85, 3)
+    double = wide.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(geometry.resized(double, first=(160, 120)), geometry.resized(double))
+
+
+def test_forms_of_an_absurd_frame_are_kept_apart() -> None:
+    frame = FrameStore(np.random.default_rng(0).integers(0, 256, (2, 16000, 3), dtype=np.uint8), (16000, 2))
+    cut, squeezed = Geometry(resize="short:256", crop_px=224), Geometry(resize="4096x256", crop_px=224)
+    assert cut.target_px(16000, 2) == squeezed.target_px(16000, 2)
+    assert not np.array_equal(frame.get(cut, gray=False), frame.get(squeezed, gray=False))
 
 
 def test_geometry_keeps_the_aspect_of_the_short_side() -> None:

@@ -24,7 +24,7 @@ def _stream(views: str = "center", engine: str = "numba") -> StreamInput:
 
 def _frames(count: int) -> list[FrameStore]:
     random = np.random.default_rng(0)
-    return [FrameStore(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)) for _ in range(count)]
+    return [FrameStore(random.integers(0, 256, (20, 24, 3), dtype=np.uint8), (24, 20)) for _ in range(count)]
 
 
 class _Counting:
@@ -108,7 +108,7 @@ def test_flow_in_the_worker_is_fed_the_same_frames() -> None:
 
 
 def test_frames_are_resized_once_for_streams_of_one_size() -> None:
-    frame = FrameStore(np.zeros((240, 320, 3), np.uint8))
+    frame = FrameStore(np.zeros((240, 320, 3), np.uint8), (320, 240))
     geometry = Geometry(resize="short:256", crop_px=224)
     other = Geometry(resize="341x256", crop_px=112)
     assert frame.get(geometry, gray=False) is frame.get(other, gray=False)

@@ -238,6 +238,24 @@ def test_head_settings_survive_plain_types_and_rebuild_the_head(name):
     assert isinstance(build_from_settings(settings, streams=few(name), classes=N), HEADS[name].head)
 
 
+@layouts
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_head_branches_are_what_its_scores_are_the_mean_of(name, streams, kind):
+    """Heads with branches only: TCLSTA's per stream, GLKA's models."""
+    settings = resolve_settings(name, "small", {"loss": kind})
+    torch.manual_seed(0)
+    head = build_from_settings(settings, streams=streams, classes=N).eval()
+    cubes, valid = batch(streams, [3, 5])
+    output = head(cubes, valid)
+    branches = head.branch_logits(output)
+    assert len(branches) != 1
+    if branches:
+        assert {scores.shape for scores in branches.values()} == {(2, N)}
+        mean = torch.stack([head.scores(scores) for scores in branches.values()]).mean(0)
+        torch.testing.assert_close(head.scores(output.logits), mean)
+        assert not torch.allclose(*[head.scores(scores) for scores in list(branches.values())[:2]])
+
+
 @heads
 def test_head_entry_says_what_it_is(name):
     entry = HEADS[name]

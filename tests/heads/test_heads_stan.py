@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from vidatt.heads.contract import Head, HeadOutput, StreamShape, classification_
 from vidatt.heads.layers.attention import AttCell, attention_pool, attention_weights, resample_maps
 from vidatt.heads.layers.recurrent import Lstm
 from vidatt.heads.registry import build_head
+from vidatt.pipelines.results.fusion_methods import METHODS
 
 TINY = {"conv6": "8", "lstm": "6"}
 
@@ -142,10 +144,15 @@ def test_stan_single_segment_has_beta_one():
 
 
 def test_stan_late_fusion_of_two_identical_streams_is_the_single_stream():
-    head, twin = stan(), stan()
+    """As `vidatt fuse --method mean` does it: two streams of the same cubes, each with a head of the same weights."""
+    head = stan()
     cubes, valid = torch.randn(3, 4, 4, 4, 5), torch.ones(3, 4, dtype=torch.bool)
-    scores = torch.stack([one.probabilities(one([cubes], valid).logits) for one in (head, twin)])
-    torch.testing.assert_close(scores.mean(0), scores[0])
+    scores = head.scores(head([cubes], valid).logits).detach().numpy()
+    other = np.roll(scores, 1, axis=1)
+    mean = METHODS["mean"]
+    for parts, expected in (([scores, scores], scores), ([scores, other], (scores + other) / 2)):
+        fused = mean.fuse(mean.settings(), np.stack(parts), None, np.zeros((0, 3), bool), False)
+        np.testing.assert_allclose(fused.test, expected, rtol=1e-6)
 
 
 def test_stan_without_relu_keeps_negative_descriptors():

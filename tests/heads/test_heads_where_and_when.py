@@ -112,6 +112,15 @@ def test_paper_temporal_attention_does_not_depend_on_time():
     torch.testing.assert_close(still, still[:, :1].expand_as(still))
 
 
+@pytest.mark.parametrize("temporal", ["bahdanau", "paper", "post_lstm", "none"])
+def test_one_segment_has_weight_one(temporal):
+    output = head({"temporal": temporal})(batch(segments=1)[0], torch.ones(2, 1, dtype=torch.bool))
+    assert output.temporal.tolist() == [[1.0], [1.0]]
+    cubes, valid = batch(segments=3)
+    valid[1, 1:] = False
+    assert head({"temporal": temporal})(cubes, valid).temporal[1].tolist() == [1.0, 0.0, 0.0]
+
+
 def test_paper_temporal_attention_does_not_train_the_state_term():
     cubes, valid = batch()
     for temporal, trained in (("paper", False), ("bahdanau", True)):

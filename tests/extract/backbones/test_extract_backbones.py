@@ -15,7 +15,8 @@ from vidatt.errors import UnknownNameError, UsageError, WeightsError
 from vidatt.extract.backbones.backbone import working_precision
 from vidatt.extract.backbones.preprocessing import IMAGENET, PREPROCESSINGS
 from vidatt.extract.backbones.registry import build_backbone
-from vidatt.extract.backbones.weights import fetch, read_tensors, resolve_weights, weights_entry
+from vidatt.extract.backbones.weights import fetch, resolve_weights, weights_entry
+from vidatt.extract.backbones.weights_files import read_tensors
 from vidatt.extract.streams import StreamConfig
 
 

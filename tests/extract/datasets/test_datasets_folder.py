@@ -75,7 +75,7 @@ def test_folder_reads_lists_as_splits(videos: Path, tmp_path: Path) -> None:
     ] * 2
     assert (night["walk/1.mp4"], night["walk/0.mp4"]) == (TRAIN, TEST)
     assert roles["walk/2.mp4"] == night["walk/2.mp4"] == UNUSED
-    assert catalogue.notes == ("1 listed videos are not in the folder, such as run/gone.mp4",)
+    assert catalogue.notes[1:] == ("1 listed videos are not in the folder, such as run/gone.mp4",)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_folder_takes_an_unlabelled_heap(videos: Path) -> None:
     assert heap.classes == ()
     labelled = load_catalogue("folder", videos=videos)
     assert len(labelled.videos) == 15
-    assert "such as stray.mov" in labelled.notes[0]
+    assert "such as stray.mov" in labelled.notes[1]
     with pytest.raises(UsageError, match=r"unlabelled=true takes no --annotations"):
         load_catalogue("folder", videos=videos, annotations=videos, options={"unlabelled": "true"})
 
@@ -141,5 +141,46 @@ def test_folder_links_out_of_the_root_are_refused_by_name(videos: Path, tmp_path
     assert len(load_catalogue("folder", videos=videos).videos) == 16
     (tmp_path / "outside.mp4").touch()
     os.symlink(tmp_path / "outside.mp4", videos / "run" / "escape.mp4")
-    with pytest.raises(UsageError, match=r"run/escape\.mp4 is a link to .*outside\.mp4, outside the video folder"):
+    with pytest.raises(
+        UsageError, match=r"run/escape\.mp4 leads by a link to .*outside\.mp4, outside the video folder"
+    ):
         load_catalogue("folder", videos=videos)
+
+
+def test_folder_follows_links_out_of_the_root_where_it_is_told_to(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "store" / "jump").mkdir(parents=True)
+    (tmp_path / "store" / "jump" / "far.mp4").touch()
+    os.symlink(tmp_path / "store" / "jump", videos / "jump")
+    with pytest.raises(UsageError, match="--follow-links"):
+        load_catalogue("folder", videos=videos)
+    catalogue = load_catalogue("folder", videos=videos, follow_links=True)
+    assert catalogue.classes == ("jump", "run", "walk")
+    assert "jump/far.mp4" in {video.id for video in catalogue.videos}
+
+
+def test_folder_says_in_one_line_what_it_leaves_out(videos: Path) -> None:
+    before = load_catalogue("folder", videos=videos)
+    os.symlink(videos / "gone.mp4", videos / "run" / "dangling.mp4")
+    os.symlink("b.mp4", videos / "run" / "a.mp4")
+    os.symlink("a.mp4", videos / "run" / "b.mp4")
+    os.symlink("..", videos / "run" / "up")
+    (videos / "run" / "READ.me").touch()
+    (videos / "run" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    (videos / os.fsdecode(b"sch\xf6n")).mkdir()
+    catalogue = load_catalogue("folder", videos=videos)
+    assert [video.id for video in catalogue.videos] == [video.id for video in before.videos]
+    (note,) = catalogue.notes
+    assert note == (
+        "11 entries of the video folder are left out: 2 hidden, such as .git; 1 links in a circle, such as run/up; "
+        "3 links that lead nowhere, such as run/a.mp4; "
+        r"2 whose names are not UTF-8 (rename them), such as run/caf\xe9.mp4; "
+        "3 with other endings, such as empty/notes.txt"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
+def test_folder_that_cannot_be_listed_is_named(videos: Path) -> None:
+    (videos / "run").chmod(0)
+    with pytest.raises(UsageError, match="run cannot be listed: Permission denied"):
+        load_catalogue("folder", videos=videos)
+    (videos / "run").chmod(0o755)

@@ -82,7 +82,7 @@ def test_dry_run_on_a_store_tells_of_the_stores_own_segments(config: ExtractConf
     printed = json.loads(json.dumps(found.to_dict()))
     assert set(printed) - {"shards_to_do"} == {
         "store", "exists", "videos", "missing", "segments", "shards", "files", "streams", "free_bytes", "workers",
-        "device", "sampled_videos", "estimated_seconds",
+        "device", "sampled_videos", "estimated_seconds", "decode_timeout_seconds", "decode_memory_bytes",
     }  # fmt: skip
     assert printed["streams"] == {"rgb": {"cube": [7, 7, 36], "bytes": found.streams["rgb"].bytes}}
 

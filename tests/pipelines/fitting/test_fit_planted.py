@@ -155,7 +155,8 @@ def test_fit_stan_finds_the_planted_cell_and_beats_the_mean(tmp_path):
 
 def test_fit_writes_a_complete_run(store, finished):
     assert sorted(path.name for path in finished.iterdir()) == [
-        "config.json", "history.csv", "log.txt", "metrics.json", "scores-a-validation.npz", "weights.safetensors",
+        "config.json", "history.csv", "log.txt", "metrics.json", "scores-a-validation.npz",
+        "videos.npz", "weights.safetensors",
     ]  # fmt: skip
     run = Run.open(finished)
     identity, result = run.identity, run.fit_result()
@@ -270,7 +271,10 @@ def test_evaluate_reports_what_scikit_learn_counts(store, finished):
     assert kept["metrics"] == result.metrics.to_dict()
     assert "40 of 40 test videos" in result.protocol
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
-    assert evaluate(finished, part="train", device="cpu").videos == 80
+    with pytest.raises(RefusedError, match=r"80 of 80 train videos .* fitted on \(64\) and selected on \(16\)"):
+        evaluate(finished, part="train", device="cpu")
+    seen = evaluate(finished, part="train", device="cpu", allow_seen=True)
+    assert (seen.videos, seen.seen) == (80, 80)
 
 
 def test_evaluate_does_not_depend_on_the_batch(finished):
@@ -282,7 +286,7 @@ def test_evaluate_refuses_what_does_not_fit(store, finished, tmp_path):
     other = build(tmp_path / "other.zarr", videos=24, recipe="resnet").path
     with pytest.raises(FingerprintMismatchError, match=r"backbone: \"planted\" -> \"resnet\""):
         evaluate(finished, store_path=other, device="cpu")
-    with pytest.raises(RefusedError, match=r"40 of 40 test videos of split 'b' are training videos of split 'a'"):
+    with pytest.raises(RefusedError, match=r"40 of 40 test videos of split 'b' are videos that run .*Fit one run per"):
         evaluate(finished, split="b", device="cpu")
     with pytest.raises(UnknownNameError, match=r"Unknown part 'tset'\. Did you mean 'test'"):
         evaluate(finished, part="tset", device="cpu")

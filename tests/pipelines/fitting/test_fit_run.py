@@ -161,7 +161,7 @@ def test_run_metrics_refuse_nan_and_leave_the_old_file(tmp_path):
         run.finish(result(math.nan))
     assert run.fit_result() == result(1.0)
     assert run.metrics()["fit"].keys().isdisjoint({"steps", "C", "cross_validation", "svm"})
-    assert run.evaluation("1", "test") is None
+    assert run.evaluation("1-test") is None
 
 
 def test_run_metrics_that_are_damaged_are_named(tmp_path):

@@ -269,8 +269,14 @@ def test_window_recall_counts_kept_annotated_frames_of_windows_classified_right(
     kept[1, 2:] = True  # half of them, and all others: a union would show it
     kept[2] = True  # all, of the wrong class
     right = np.array([True, True, False, True])
-    assert window_recall(kept, annotated, right, thresholds=[0.1, 0.5, 0.6, 1.0]).tolist() == [0.5, 0.5, 0.25, 0.25]
-    everything = window_recall(np.ones((4, 10), bool), annotated, right, thresholds=[1.0])
+    assert window_recall(kept, annotated, right, thresholds=[0.1, 0.4, 0.5, 0.6, 1.0]).tolist() == [
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+        0,
+    ]
+    everything = window_recall(np.ones((4, 10), bool), annotated, right, thresholds=[0.9])
     assert everything[0] == right.mean(), "keeping every frame reaches the accuracy"
     assert np.isnan(window_recall(kept[:0], annotated[:0], right[:0], thresholds=[0.5])).all()
     with pytest.raises(ValueError, match="no annotated frame"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from testkit.runs import without_digests
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -219,7 +220,7 @@ def test_runs_that_are_not_one_head_on_other_splits_are_refused(splits, tmp_path
     with pytest.raises(RefusedError, match=r"are not the same head on other splits: head: \"mean\" -> \"lstm\""):
         evaluate_officially([runs[0], other], device="cpu")
     shutil.copytree(runs[1], tmp_path / "features")
-    path = tmp_path / "features" / "config.json"
+    path = without_digests(tmp_path / "features") / "config.json"
     content = json.loads(path.read_text())
     content["identity"]["streams"]["rgb"]["fingerprint"] = "0" * 64
     path.write_text(json.dumps(content))
