@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,18 +77,9 @@ def reproduce(
             device=device,
             jobs=jobs,
         ),
-        be_vidatt,
         dry_run=dry_run,
     )
     return result, "\n".join(result.commands) if dry_run else reproduction_text(result), 1 if result.failed else 0
-
-
-def be_vidatt(arguments: Sequence[str]) -> None:
-    """Be the command `vidatt` with these arguments; the process ends with it."""
-    from .entry import run
-
-    sys.argv[:] = ["vidatt", *arguments]
-    run()
 
 
 def check_commands(table: Table) -> None:

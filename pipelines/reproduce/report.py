@@ -15,7 +15,7 @@ from typing import Any
 from ...cache.scratch import write_atomically
 from ..record import Record
 from .plan import Key, Plan, ReproduceConfig, plan_reproduction
-from .run import Command, Outcome, run_tasks
+from .run import Outcome, run_tasks
 from .tables import UNITS, Row, Table
 
 CSV_COLUMNS = (
@@ -73,12 +73,11 @@ class Reproduction(Record):
         return any(cell.status == "failed" for row in self.rows for cell in row.cells)
 
 
-def reproduce(config: ReproduceConfig, command: Command, *, dry_run: bool = False) -> Reproduction:
+def reproduce(config: ReproduceConfig, *, dry_run: bool = False) -> Reproduction:
     """Make the rows of a table that can be made, and write them as Markdown and CSV below `out`.
 
     Parameters
     ----------
-    command : runs one command; see `run.Command`
     dry_run : only say which commands there are
 
     Raises
@@ -90,7 +89,7 @@ def reproduce(config: ReproduceConfig, command: Command, *, dry_run: bool = Fals
     """
     started = time.monotonic()
     plan = plan_reproduction(config)
-    outcomes = {} if dry_run else run_tasks(plan, command)
+    outcomes = {} if dry_run else run_tasks(plan)
     table = config.table
     files = () if dry_run else tuple(config.out / f"{table.name}.{suffix}" for suffix in ("md", "csv"))
     result = Reproduction(

@@ -7,9 +7,10 @@ import json
 import logging
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
@@ -26,9 +27,7 @@ from .plan import Key, Plan, Task
 
 log = logging.getLogger(__name__)
 
-Command = Callable[[Sequence[str]], None]
-"""Be the command `vidatt` with these arguments, in a process of its own; must be importable by name."""
-
+_PACKAGE = __name__.rpartition(".pipelines.")[0]
 _PRELOADED = ("pipelines.fitting.fit", "pipelines.results.evaluate", "pipelines.results.fusion")
 """What the server of processes imports once, so that a command begins at once."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -54,7 +53,7 @@ class _Running:
     process: ForkServerProcess
 
 
-def run_tasks(plan: Plan, command: Command) -> dict[Key, Outcome]:
+def run_tasks(plan: Plan) -> dict[Key, Outcome]:
     """Run what is not finished; a task that fails takes those that need it with it, the others go on.
 
     Raises
@@ -62,7 +61,7 @@ def run_tasks(plan: Plan, command: Command) -> dict[Key, Outcome]:
     InterruptedRunError
         After SIGTERM, SIGUSR1 or Ctrl-C, when the commands in work have stopped in good order; the same call continues.
     """
-    desk = _Desk(plan, command)
+    desk = _Desk(plan)
     try:
         bar = Progress("reproduce", len(plan.tasks), unit="step")
         with StopRequest("the commands in work", keep=True) as stop, bar:
@@ -91,18 +90,17 @@ def run_tasks(plan: Plan, command: Command) -> dict[Key, Outcome]:
 class _Desk:
     """Which tasks wait, run and are done."""
 
-    def __init__(self, plan: Plan, command: Command) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.outcomes: dict[Key, Outcome] = {}
         self.running: list[_Running] = []
         self.interrupted = False  # a command was stopped by a signal of its own
         self._waiting = list(plan.tasks)
         self._told: set[Key] = set()
         self._stopped = False
-        self._command, self._jobs = command, plan.config.jobs
+        self._jobs = plan.config.jobs
         self._threads = max(1, cpu_count() // self._jobs)
         self._context = multiprocessing.get_context("forkserver")
-        package = __name__.rpartition(".pipelines.")[0]
-        self._context.set_forkserver_preload(["torch", *(f"{package}.{name}" for name in _PRELOADED)])
+        self._context.set_forkserver_preload(["torch", *(f"{_PACKAGE}.{name}" for name in _PRELOADED)])
 
     @property
     def finished(self) -> bool:
@@ -139,7 +137,7 @@ class _Desk:
 
     def _start(self, task: Task, number: int) -> _Running:
         arguments = [*task.commands[number], "--json"]
-        given = (self._command, arguments, _said(task), _log(task), self._threads)
+        given = (arguments, _said(task), _log(task), self._threads)
         process = self._context.Process(target=_be, args=given)
         process.start()
         log.debug("%s", " ".join(("vidatt", *task.commands[number])))
@@ -184,8 +182,8 @@ def _log(task: Task) -> Path:
     return task.document.with_suffix(".log")
 
 
-def _be(command: Command, arguments: Sequence[str], out: Path, err: Path, threads: int) -> None:
-    """Be a command: the whole life of a process.
+def _be(arguments: Sequence[str], out: Path, err: Path, threads: int) -> None:
+    """Be `python -m vidatt` with these arguments: the whole life of a process.
 
     In a session of its own, so that Ctrl-C reaches the one who started it only, who passes one signal on.
     """
@@ -197,7 +195,8 @@ def _be(command: Command, arguments: Sequence[str], out: Path, err: Path, thread
     import torch
 
     torch.set_num_threads(threads)
-    command(arguments)
+    sys.argv[:] = ["vidatt", *arguments]
+    runpy.run_module(_PACKAGE, run_name="__main__")
 
 
 def _identity(task: Task) -> dict[str, Any]:
