@@ -46,6 +46,10 @@ def _cells(result: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["label"], cell["column"]): cell for row in result["rows"] for cell in row["cells"]}
 
 
+def _lines(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `shapes.zarr`: generated videos, extracted with hog, hof and hog3d."""
@@ -67,7 +71,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("glka-1", 3, {}),
         ("where-and-when-1", 7, {"VideoLSTM (Li et al., 2018b)": f"{NEEDS} vgg16, given as --store vgg16=PATH"}),
         ("tclsta-7", 3, {}),
-        ("glka-4", 3, {}),
         ("glka-5", 6, {}),
         ("tclsta-8", 4, {}),
     ],
@@ -88,7 +91,7 @@ def test_rows_of_a_table_are_made_from_a_store_of_generated_videos(
     for label, why in left_out.items():
         assert {cell["why"] for (row, _), cell in cells.items() if row == label} == {why}
     text = (shapes / "all tables" / f"{table}.md").read_text()
-    rows = list(csv.DictReader((shapes / "all tables" / f"{table}.csv").open()))
+    rows = _lines(shapes / "all tables" / f"{table}.csv")
     assert len(rows) == len(cells)
     for line in rows:
         cell = cells[line["row"], line["column"]]
@@ -185,7 +188,7 @@ def test_a_failed_row_is_named_the_others_go_on_and_the_exit_code_is_1(tmp_path:
     assert done.returncode == 1
     assert "san-rgb (split 1, seed 0) failed: " in done.stderr
     assert "failed: SAN (LF): san-rgb failed, on which it stands" in done.stdout
-    rows = list(csv.DictReader((tmp_path / "out" / "stan-2.csv").open()))
+    rows = _lines(tmp_path / "out" / "stan-2.csv")
     assert [(row["row"], row["column"], row["status"]) for row in rows] == [
         ("SAN", "EF", "measured"), ("SAN", "LF", "failed"), ("STAN", "EF", "measured"), ("STAN", "LF", "measured"),
     ]  # fmt: skip
