@@ -55,13 +55,13 @@ def finish(store: Path) -> None:
         If the root or an index is damaged.
     """
     root = read_root(store)
-    newest = max(_indices(store), default=INDEX, key=_generation)
+    newest = max(indices(store), default=INDEX, key=_generation)
     if _generation(newest) > _generation(root.get(INDEX, INDEX)):
         root = root_of_index(store / newest)
         grow_arrays(store, root["rows"])
         replace_root(store, root)
     grow_arrays(store, root["rows"])  # of streams that were added meanwhile
-    for name in _indices(store):
+    for name in indices(store):
         if _generation(name) < _generation(root.get(INDEX, INDEX)):
             scratch = make_scratch(store / SCRATCH)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -124,8 +124,10 @@ def replace_metadata(store: Path, file: Path, metadata: Mapping[str, Any]) -> No
         remove_scratch(scratch)
 
 
-def _indices(store: Path) -> list[str]:
-    return [path.name for path in store.glob(f"{INDEX}*/") if re.fullmatch(rf"{INDEX}(-[0-9]+)?", path.name)]
+def indices(store: Path) -> list[str]:
+    """Return the folders of indices, the newest last: there is one, but for the time of an extension."""
+    found = [path.name for path in store.glob(f"{INDEX}*/") if re.fullmatch(rf"{INDEX}(-[0-9]+)?", path.name)]
+    return sorted(found, key=_generation)
 
 
 def _generation(name: str) -> int:

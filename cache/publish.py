@@ -15,9 +15,9 @@ was dropped, which is before the next replacement can be intended.
 
 What a reader sees while a shard is replaced: files that it has open stay the old ones. A file that it opens is the old
 or the new one, whole, and every chunk is checked by its crc32c, so no row is ever half one and half the other. In the
-moment between the first file and the marker a file may be newer than the marker: a reader that then opens the shard
-refuses it if the sizes differ, and finds it whole when it opens it again. The cubes come first and the frames, which
-tell what rows are real, after them. A reader that was open before shows old rows until it is opened again.
+moment between the first file and the marker a file may be newer than the marker: a reader that finds it so waits for
+the marker, and refuses the shard if none comes. The cubes come first and the frames, which tell what rows are real,
+after them. What is kept of the old shard (its marker, its frames) a reader sees anew when the store is opened again.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ def marker_digest(stream: Path, shard: int) -> str | None:
         return hashlib.sha256(marker_path(stream, shard).read_bytes()).hexdigest()
     except FileNotFoundError:
         return None
+
+
+def is_replaced(stream: Path, shard: int) -> bool:
+    """Whether a shard is being replaced at this moment: its marker stands, and an intent to replace it too."""
+    current = marker_digest(stream, shard)
+    return current is not None and any(intent.base == current for intent in _intents(stream, shard))
 
 
 def publish_shard(
@@ -153,7 +159,8 @@ def _commit(stream: Path, shard: int, fill: Callable[[Path], bytes], replaces: s
         write(scratch / "intent.json", json.dumps({"scratch": scratch.name}).encode() + b"\n" + content)
         sync(scratch)
         owned = False
-        if _intend(stream, shard, scratch, replaces) and not complete(stream, shard, own=scratch.name):
+        intended = _intend(stream, shard, scratch, replaces)
+        if intended and not complete(stream, shard, own=scratch.name) and scratch.exists():  # else another completed it
             raise CorruptStoreError(f"{scratch} was changed while it was being committed; run `vidatt extract` again.")
         owned = True
         return marker_digest(stream, shard) == hashlib.sha256(content).hexdigest()
@@ -168,15 +175,41 @@ def sweep(store: Path, streams: list[Path]) -> int:
     # Listed before the intents: a writer that dies in between keeps its scratch for the next sweep.
     dead = abandoned(root) + abandoned(store.parent, prefix=f"{store.name}{SCRATCH}-")
     for stream in streams:
-        for shard in sorted(
-            {shard for path in (stream / DONE).glob("*-*.json") if (shard := _shard_of(path)) is not None}
-        ):
+        for shard in _with_intents(stream):
             complete(stream, shard)
     for folder in dead:
         shutil.rmtree(folder, ignore_errors=True)  # another sweep may be at it
     if root.exists():  # a store on a read-only mount has none
         remove_if_empty(root)
     return len(dead)
+
+
+def drop_garbage(stream: Path) -> int:
+    """Remove intents that no writer can have made; how many."""
+    garbage = [
+        intent
+        for shard in _with_intents(stream)
+        for intent in _intents(stream, shard)
+        if intent.scratch(stream) is None or _promised(intent.marker, shard) is None
+    ]
+    for intent in garbage:
+        intent.path.unlink(missing_ok=True)
+    return len(garbage)
+
+
+def drop_shard(stream: Path, shard: int) -> None:
+    """Remove a damaged shard, files first and its marker last, so that it is extracted again."""
+    scratch = make_scratch(stream.parent / SCRATCH)
+    try:
+        for left in [
+            path for name in ARRAYS for path in [*(stream / name).glob(f"c.{shard}.*"), stream / name / f"c.{shard}"]
+        ]:
+            with contextlib.suppress(FileNotFoundError):
+                left.rename(scratch / scratch_name())
+        marker_path(stream, shard).unlink(missing_ok=True)
+        sync(stream / DONE)
+    finally:
+        remove_scratch(scratch)
 
 
 def complete(stream: Path, shard: int, *, own: str = "") -> bool:
@@ -196,11 +229,15 @@ def complete(stream: Path, shard: int, *, own: str = "") -> bool:
     holding = [intent for intent in intents if intent.base == current]
     if holding:
         last = max(holding, key=lambda intent: intent.generation)
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # a faster completer took intent or scratch, or the scratch is lost
-            _complete(stream, shard, last, own)
-        if marker_digest(stream, shard) == current:
+        placed = False
+        with contextlib.suppress(FileNotFoundError):  # a faster completer took intent or scratch, or that is lost
+            placed = _complete(stream, shard, last, own)
+        if placed and last.promised_digest == current:
+            # Damaged files got back what the marker told all along, so the intent still holds; only who takes its
+            # scratch away drops it, since another one may have the same name by then.
+            if _take_away(stream, last):
+                last.path.unlink(missing_ok=True)
+        elif marker_digest(stream, shard) == current:
             return False
     elif current is None:
         return False
@@ -212,15 +249,16 @@ def complete(stream: Path, shard: int, *, own: str = "") -> bool:
     return True
 
 
-def _complete(stream: Path, shard: int, intent: _Intent, own: str) -> None:
+def _complete(stream: Path, shard: int, intent: _Intent, own: str) -> bool:
+    """Put files and marker in their place; False if the scratch is damaged."""
     scratch, content = intent.scratch(stream), intent.marker
     files = _promised(content, shard)
     if files is None or scratch is None or (scratch / "marker.json").read_bytes() != content:
-        return
+        return False
     for key, seal in files.items():
         path = scratch / key
         if path.stat().st_size != seal["bytes"] or not (scratch.name == own or sha256_of(path) == seal["sha256"]):
-            return
+            return False
     for name in ARRAYS:
         keys = [key for key in files if key.startswith(f"{name}/")]
         for key in keys:
@@ -239,6 +277,7 @@ def _complete(stream: Path, shard: int, intent: _Intent, own: str) -> None:
     else:
         _rename_over(scratch / "marker.json", marker_path(stream, shard))
     sync(stream / DONE)
+    return True
 
 
 def _link_over(source: Path, target: Path, marker: Path) -> None:
@@ -259,14 +298,18 @@ def _rename_over(source: Path, target: Path) -> None:
     beside.unlink(missing_ok=True)
 
 
-def _take_away(stream: Path, intent: _Intent) -> None:
-    """Remove the scratch of a void intent: at once for whoever is still completing from it."""
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
-        scratch = intent.scratch(stream)
-        if scratch is not None:
-            mine = scratch.with_name(scratch_name())
-            scratch.rename(mine)
-            remove_scratch(mine)
+def _take_away(stream: Path, intent: _Intent) -> bool:
+    """Remove the scratch of an intent, at once for whoever is still completing from it; False if it was gone."""
+    scratch = intent.scratch(stream)
+    if scratch is None:
+        return False
+    mine = scratch.with_name(scratch_name())
+    try:
+        scratch.rename(mine)
+    except FileNotFoundError:  # another process was faster
+        return False
+    remove_scratch(mine)
+    return True
 
 
 def _intend(stream: Path, shard: int, scratch: Path, base: str | None) -> bool:
@@ -296,6 +339,11 @@ class _Intent:
         """The marker that it promises."""
         return self.content.partition(b"\n")[2]
 
+    @property
+    def promised_digest(self) -> str:
+        """SHA-256 of that marker."""
+        return hashlib.sha256(self.marker).hexdigest()
+
     def scratch(self, stream: Path) -> Path | None:
         """Return the scratch that it names; None if the file is garbage."""
         try:
@@ -314,10 +362,10 @@ def _intent_name(shard: int, base: str | None, generation: int) -> str:
     return f"{shard}.{'intent' if base is None else f'replace-{base}'}-{generation}.json"
 
 
-def _shard_of(path: Path) -> int | None:
-    """Return the shard of an intent; None if the file is none."""
-    match = _INTENT.fullmatch(path.name)
-    return int(match[1]) if match else None
+def _with_intents(stream: Path) -> list[int]:
+    """List the shards that have intents, ascending."""
+    found = (_INTENT.fullmatch(path.name) for path in (stream / DONE).glob("*-*.json"))
+    return sorted({int(match[1]) for match in found if match})
 
 
 def _intents(stream: Path, shard: int) -> list[_Intent]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import zarr
 
 from ..errors import CorruptStoreError
 from .mending import mend
-from .publish import shard_key
+from .publish import is_replaced, marker_digest, shard_key
 from .shard_index import ABSENT, CRC, WORD, index_bytes, parse_index
 from .stream_files import StreamFiles
 
@@ -28,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 OPEN_FILES = 64
 """File descriptors that one array keeps; opening a shard again costs no measurable time."""
+
+REPLACED_TRIES, REPLACED_SECONDS = 20, 0.05
+"""How often, and after what time, a shard that is being replaced is opened again: that takes milliseconds."""
 
 _CHUNKS_PER_CALL = 500  # two buffers each, and Linux takes 1024
 
@@ -38,6 +42,12 @@ class _Shard:
     verified: bytearray  # per chunk: 1 once its crc32c was found right
     size: int  # bytes of the file; 0 = there is none, all chunks are absent
     sums: str | None  # stored crc32c of each chunk as the marker has it, in words of 8; None = an earlier version's
+    marker: str | None  # SHA-256 of the marker that says so
+    identity: list[int]  # device, inode and time of the file; empty until it is opened
+
+
+class _ReplacedError(Exception):
+    """A file is another one than when its shard was opened: by a retry or a repair."""
 
 
 class ShardedArray:
@@ -83,30 +93,56 @@ class ShardedArray:
         while start < stop:
             number, first = divmod(start, self._shard_rows)
             rows = min(self._shard_rows - first, stop - start)
-            shard = self._shards.get(number) or self._open(number)
-            part = flat[done : done + rows * self._row_bytes]
-            if self._zarr is not None:
-                try:
-                    values = self._zarr[start : start + rows]
-                except (ValueError, LookupError, RuntimeError, OSError) as error:
-                    raise self._damage(f"zarr-python cannot read {self._key(number)} ({error})") from error
-                part.view(self.dtype).reshape(rows, *self.row_shape)[...] = values
-            else:
-                self._read_shard(number, shard, first, first + rows, part)
+            self._read_part(number, first, first + rows, flat[done : done + rows * self._row_bytes])
             done += rows * self._row_bytes
             start += rows
+
+    def _read_part(self, number: int, first: int, last: int, part: np.ndarray) -> None:
+        """Read rows [first, last) of a shard; of one that is being replaced, as soon as that is done."""
+        for left in reversed(range(REPLACED_TRIES)):
+            try:
+                shard = self._shards.get(number) or self._open(number)
+                if self._zarr is None:
+                    self._read_shard(number, shard, first, last, part)
+                else:
+                    start = number * self._shard_rows
+                    try:
+                        values = self._zarr[start + first : start + last]
+                    except (ValueError, LookupError, RuntimeError, OSError) as error:
+                        raise self._damage(f"zarr-python cannot read {self._key(number)} ({error})") from error
+                    part.view(self.dtype).reshape(last - first, *self.row_shape)[...] = values
+                return
+            except _ReplacedError:
+                self._forget(number)
+            except CorruptStoreError:
+                known = self._shards.get(number)
+                new = known is not None and known.marker != marker_digest(self.stream.path, number)
+                if not left or not (new or is_replaced(self.stream.path, number)):
+                    raise
+                if not new:
+                    time.sleep(REPLACED_SECONDS)
+                self._forget(number)
+        raise self._damage(f"{self._key(number)} is replaced again and again")
+
+    def _forget(self, number: int) -> None:
+        self._shards.pop(number, None)
+        if (file := self._files.pop(number, None)) is not None:
+            os.close(file)
 
     def will_need(self, start: int, stop: int) -> None:
         """Ask the system to read rows [start, stop) ahead."""
         while start < stop and self.direct:
             number, first = divmod(start, self._shard_rows)
             rows = min(self._shard_rows - first, stop - start)
-            shard = self._shards.get(number) or self._open(number)
             chunks = range(first // self._chunk_rows, -(-(first + rows) // self._chunk_rows))
-            offsets = [shard.offsets[chunk] for chunk in chunks if shard.offsets[chunk] >= 0]
-            if offsets:
-                size = max(offsets) + self._chunk_bytes + CRC - min(offsets)
-                os.posix_fadvise(self._file(number, shard), min(offsets), size, os.POSIX_FADV_WILLNEED)
+            try:
+                shard = self._shards.get(number) or self._open(number)
+                offsets = [shard.offsets[chunk] for chunk in chunks if shard.offsets[chunk] >= 0]
+                if offsets:
+                    size = max(offsets) + self._chunk_bytes + CRC - min(offsets)
+                    os.posix_fadvise(self._file(number, shard), min(offsets), size, os.POSIX_FADV_WILLNEED)
+            except (_ReplacedError, CorruptStoreError):
+                self._forget(number)  # the read that follows says what is wrong, if anything is
             start += rows
 
     def _read_shard(self, number: int, shard: _Shard, first: int, last: int, part: np.ndarray) -> None:
@@ -181,10 +217,15 @@ class ShardedArray:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise self._damage(f"{path} is missing though its shard is marked done") from None
-        size = os.fstat(file).st_size
-        if size != shard.size:
+        found = os.fstat(file)
+        identity = [found.st_dev, found.st_ino, found.st_mtime_ns]
+        if shard.identity and identity != shard.identity:
             os.close(file)
-            raise self._damage(f"{path} has {size} bytes, its commit marker says {shard.size}")
+            raise _ReplacedError
+        if found.st_size != shard.size:
+            os.close(file)
+            raise self._damage(f"{path} has {found.st_size} bytes, its commit marker says {shard.size}")
+        shard.identity[:] = identity
         while len(self._files) >= OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
         self._files[number] = file
@@ -192,6 +233,15 @@ class ShardedArray:
 
     def _open(self, number: int) -> _Shard:
         """Read the marker and the shard index."""
+        marker = marker_digest(self.stream.path, number)
+        try:
+            return self._open_as(number, marker)
+        except CorruptStoreError:
+            if marker_digest(self.stream.path, number) != marker:
+                raise _ReplacedError from None
+            raise
+
+    def _open_as(self, number: int, marker: str | None) -> _Shard:
         chunks = self._shard_rows // self._chunk_rows
         told: dict[str, Any] | None = self.stream.marker(number)["files"].get(
             shard_key(self.name, 1 + len(self.row_shape), number)
@@ -199,7 +249,7 @@ class ShardedArray:
         size, sums = (told["bytes"], told.get("chunks")) if told else (0, None)
         if sums is not None and len(sums) != WORD * chunks:
             raise self._damage(f"The commit marker of {self._key(number)} does not tell {chunks} chunks")
-        shard = _Shard([-1] * chunks, bytearray(chunks), size, sums)
+        shard = _Shard([-1] * chunks, bytearray(chunks), size, sums, marker, [])
         if told:
             self._file(number, shard)  # checks the size
             if self.direct:

@@ -187,6 +187,27 @@ class Store(StoreRows):
             )
         return stream
 
+    def copy_plan(self, path: Path) -> Store:
+        """Make an empty store of the same plan at `path`.
+
+        Raises
+        ------
+        UsageError
+            If something stands there.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.parent / f"{path.name}{publish.SCRATCH}-{scratch_name()}"
+        folder = self.attributes.get(INDEX, INDEX)
+        try:
+            shutil.copytree(self.path / folder, scratch / folder)
+            shutil.copyfile(self.path / "zarr.json", scratch / "zarr.json")
+            sync_tree(scratch)
+            if not move(scratch, path):
+                raise UsageError(f"{path} exists already; name another place, or remove it.")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return Store.open(path)
+
     def copy_stream(self, other: Stream) -> Stream:
         """Make the stream that another store of the same plan has, without shards; or open the one that is there."""
         if other.name not in self.stream_names:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True)
 @common
 def demo(out: Path, train_videos: int, device: str, seed: int) -> tuple[DemoResult, str, int]:
-    """Generate real encoded videos, extract, fit, evaluate, and draw attention on the frames; no data, no network.
+    """Generate real encoded videos, extract, fit, evaluate, and write a report; no data, no network.
 
     \b
     Example:
@@ -57,6 +57,7 @@ def demo_text(result: DemoResult) -> str:
             "",
             *textwrap.wrap(result.reading, 110),
             f"picture: {result.picture}",
+            f"report, for a browser: {result.report}",
             f"total: {duration(result.seconds)}",
         ]
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import UnknownNameError, UsageError
 from .door import assignments, common
+
+if TYPE_CHECKING:
+    from ..pipelines.extraction.config import ExtractConfig
 
 PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")
 """Options that take [STREAM=]VALUE."""
@@ -45,7 +48,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
     "--flow-bound", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, metavar="PIXELS"
 )
 @click.option("--flow-rescale", is_flag=True, help="Scale a cross-modality conv1 by 3/20.")
-@click.option("--shard", metavar="I/N", help="Only my slice, 0-based [Slurm's array variables, else 0/1].")
+@click.option("--shard", metavar="I/N", help="Only my slice, 0-based [what the scheduler says, else 0/1].")
 @click.option("--shard-videos", type=click.IntRange(1), help="Videos per shard, set when the store is made [<= 64].")
 @click.option("--workers", type=click.IntRange(1), help="Processes [one per GPU, or one per core].")
 @click.option("--decoders", type=click.IntRange(1), help="Decoding children per worker.")
@@ -73,11 +76,24 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     Example:
       vidatt extract --dataset ucf101 --videos /data/UCF-101 --annotations /data/ucfTrainTestlist
     """
+    from ..pipelines.extraction.extract import extract as run
+    from .tables import plan_text, summary_text
+
+    config = extract_config(given)
+    if given["dry_run"]:
+        from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
+
+        plan = estimate(config).to_dict()
+        return plan, plan_text(plan), 0
+    summary = run(config).to_dict()
+    return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
+
+
+def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
+    """Return the configuration that the options of `vidatt extract` stand for."""
     from ..extract.decoder import MEMORY_BYTES
     from ..extract.recipes import find_recipe, recipe_streams
     from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
-    from ..pipelines.extraction.extract import extract as run
-    from .tables import plan_text, summary_text
 
     if given["segments"] and given["sampler"]:
         raise UsageError("--segments and --sampler both say how many segments; give one of them.")
@@ -85,7 +101,7 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
     names = list(recipe.backbones)
     if given["streams"] is not None:
         names = [name.strip() for name in given["streams"].split(",") if name.strip()]
-    config = ExtractConfig(
+    return ExtractConfig(
         dataset=given["dataset"],
         videos=given["videos"] or default_videos(given["dataset"]),
         store=given["store"] or default_store(given["dataset"]),
@@ -115,13 +131,6 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
         extend=given["extend"],
         reuse=given["reuse"],
     )
-    if given["dry_run"]:
-        from ..pipelines.extraction.estimate import estimate  # imports torch, which the supervisor does without
-
-        plan = estimate(config).to_dict()
-        return plan, plan_text(plan), 0
-    summary = run(config).to_dict()
-    return summary, summary_text(summary), 1 if summary["failed"] or summary["given_up"] else 0
 
 
 def _outcomes(text: str | None) -> tuple[str, ...]:
@@ -130,7 +139,10 @@ def _outcomes(text: str | None) -> tuple[str, ...]:
 
     if text is None:
         return ()
-    return RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    names = RETRYABLE if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise UsageError(f"--retry {text!r}: name outcomes, such as missing,unreadable, or none for all.")
+    return names
 
 
 def _choices(names: list[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

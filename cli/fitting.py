@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +14,7 @@ from .door import assignments, common
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.plan import FitConfig
-    from ..pipelines.fitting.sweep import SweepResult
+    from ..pipelines.fitting.sweep import SweepConfig, SweepResult
     from ..pipelines.runs.measured import FitResult
 
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--head", required=True, metavar="NAME", help="One of `vidatt heads`.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store that `vidatt extract` made.")
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
+@click.option("--from", "start", type=click.Path(path_type=Path), metavar="RUN", help="Start from its weights.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
 @click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
@@ -47,16 +49,12 @@ if TYPE_CHECKING:
 @click.option("--seeds", type=click.IntRange(1), metavar="N", help="Fit with N seeds, from --seed on.")
 @click.option("--splits", metavar="NAMES", help="Fit on each of these splits, comma-separated, or `all`.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Fits of a sweep at a time.")
+@click.option("--shard", metavar="I/N", help="Of a sweep: only my slice of the fits [the scheduler's, else 0/1].")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/STORE-HEAD-SPLIT-SEED].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @common
-def fit_head(
-    head: str, store: Path | None, on: Path | None, streams: str | None, split: str | None, views: str | None,
-    preset: str | None, settings: tuple[str, ...], aggregator: str | None, classifier: str,
-    validation: float, skip_truncated: bool, out: Path | None, device: str, seed: int,
-    sweep: tuple[str, ...], seeds: int | None, splits: str | None, jobs: int,
-) -> tuple[FitResult | SweepResult, str, int]:  # fmt: skip
+def fit_head(**given: Any) -> tuple[FitResult | SweepResult, str, int]:
     """Train a head on the cubes of a store; a killed fit continues from its checkpoint.
 
     With --sweep, --seeds or --splits: one run folder each below --out, each evaluated on its test list, one table.
@@ -68,54 +66,74 @@ def fit_head(
     """
     from ..heads.registry import default_preset
     from ..pipelines.fitting.fit import fit
-    from ..pipelines.fitting.plan import FitConfig
-    from ..pipelines.runs.reload import recorded_store
-    from .fitting_tables import fit_text
+    from ..pipelines.fitting.sweep import SweepConfig, sweep
+    from .fitting_tables import fit_text, sweep_text
 
-    if store is None:
-        if on is None:
-            raise UsageError("--store is missing: give the store that `vidatt extract` made.")
-        store = recorded_store(on)
-    name = f"{store.name.removesuffix('.zarr')}-{head}" + (f"-on-{on.name}" if on else "")
-    config = FitConfig(
-        head=head,
-        store=store,
-        streams=_names(streams),
-        split=split,
-        views=views,
-        preset=preset or default_preset(head),
-        settings=assignments("--set", settings + ((f"aggregator={aggregator}",) if aggregator else ())),
-        seed=seed,
-        out=out or Path("runs") / f"{name}-{split or 'first'}-{seed}",
-        on=on,
-        device=device,
-        validation_share=validation,
-        allow_truncated=not skip_truncated,
-    )
-    if classifier == "svm" and (on or sweep or seeds or splits):
-        raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")
-    if sweep or seeds or splits:
-        config = replace(config, out=out or Path("runs") / f"{name}-sweep")
-        return _sweep(config, sweep, seeds=seeds, splits=_names(splits), jobs=jobs)
-    if jobs > 1:
-        raise UsageError("--jobs is for several fits: give --sweep, --seeds or --splits too.")
+    config = fit_config(given)
+    if isinstance(config, SweepConfig):
+        swept = sweep(config)
+        return swept, sweep_text(swept), 1 if swept.failed else 0
     result = fit(config)
-    if classifier == "svm":
+    if given["classifier"] == "svm":
         preset = default_preset("svm")
         on_top = replace(config, head="svm", on=config.out, out=config.out / "svm", preset=preset, settings={})
         result = replace(result, svm=fit(on_top))
     return result, fit_text(result), 0
 
 
-def _sweep(
-    config: FitConfig, vary: tuple[str, ...], *, seeds: int | None, splits: tuple[str, ...] | None, jobs: int
-) -> tuple[SweepResult, str, int]:
-    from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
-    from ..pipelines.fitting.sweep import sweep as run
-    from .fitting_tables import sweep_text
+def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
+    """Return the configuration that the options of `vidatt fit-head` stand for.
 
-    result = run(SweepConfig(fit=config, vary=parse_sweep(vary), seeds=seeds, splits=splits, jobs=jobs))
-    return result, sweep_text(result), 1 if result.failed else 0
+    Raises
+    ------
+    UsageError
+        If options do not go together.
+    """
+    from ..heads.registry import default_preset
+    from ..pipelines.fitting.plan import FitConfig
+    from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
+    from ..pipelines.runs.reload import recorded_store
+
+    head, on, store, out = given["head"], given["on"], given["store"], given["out"]
+    if store is None:
+        if on is None:
+            raise UsageError("--store is missing: give the store that `vidatt extract` made.")
+        store = recorded_store(on)
+    many = bool(given["sweep"] or given["seeds"] or given["splits"])
+    name = f"{store.name.removesuffix('.zarr')}-{head}" + (f"-on-{on.name}" if on else "")
+    own = "sweep" if many else f"{given['split'] or 'first'}-{given['seed']}"
+    aggregator = (f"aggregator={given['aggregator']}",) if given["aggregator"] else ()
+    config = FitConfig(
+        head=head,
+        store=store,
+        streams=_names(given["streams"]),
+        split=given["split"],
+        views=given["views"],
+        preset=given["preset"] or default_preset(head),
+        settings=assignments("--set", given["settings"] + aggregator),
+        seed=given["seed"],
+        out=out or Path("runs") / f"{name}-{own}",
+        on=on,
+        start=given["start"],
+        device=given["device"],
+        validation_share=given["validation"],
+        allow_truncated=not given["skip_truncated"],
+    )
+    if given["classifier"] == "svm" and (on or many):
+        raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")
+    if many:
+        return SweepConfig(
+            fit=config,
+            vary=parse_sweep(given["sweep"]),
+            seeds=given["seeds"],
+            splits=_names(given["splits"]),
+            jobs=given["jobs"],
+            slice=given["shard"],
+        )
+    for option in ("jobs", "shard"):
+        if given[option] not in (1, None):
+            raise UsageError(f"--{option} is for several fits: give --sweep, --seeds or --splits too.")
+    return config
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

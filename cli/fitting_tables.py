@@ -24,6 +24,8 @@ def fit_text(result: FitResult) -> str:
 def sweep_text(result: SweepResult) -> str:
     """Return a row per setting, and what failed."""
     rows, measure = result.rows, result.measure
+    if not rows:
+        return f"none of the fits in {result.out} is in this slice"
     splits = list(dict.fromkeys(split for row in rows for split in row.test.splits))
     header = [*rows[0].setting, "runs", f"validation {measure}", "+-", f"test {measure}", "+-"]
     header += [f"split {split}" for split in splits] if len(splits) > 1 else []

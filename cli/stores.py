@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..pipelines.stores.info import StoreInfo
     from ..pipelines.stores.merge import MergeResult
     from ..pipelines.stores.remove import RemovedStream
+    from ..pipelines.stores.repair import RepairResult
     from ..pipelines.stores.status import StoreStatus
     from ..pipelines.stores.verify import VerifyResult
 
@@ -95,6 +96,49 @@ def cache_diff(first: Path, second: Path) -> tuple[StoreDifference, str, int]:
 
     result = compare_stores(first, second)
     return result, difference_text(result), 0 if result.equal else 1
+
+
+@cache.command("repair")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
+@click.option("--videos", type=click.Path(path_type=Path), help="Video folder [$VIDATT_DATA/NAME, else ./data/NAME].")
+@click.option(
+    "--weights", multiple=True, metavar="STREAM=PATH", help="A file, where vidatt knows the weights by no name."
+)
+@click.option("--drop", is_flag=True, help="Remove what is bad, to be extracted later, instead of making it again.")
+@click.option("--workers", type=click.IntRange(1), help="Processes [one per GPU, or one per core].")
+@click.option("--decoders", type=click.IntRange(1), help="Decoding children per worker.")
+@click.option("--batch", "batch_segments", type=click.IntRange(1), help="Segments per pass [CPU 8, CUDA 64].")
+@click.option("--decode-timeout", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, metavar="S")
+@click.option("--decode-memory", type=click.FloatRange(0), metavar="GB", help="Limit of a decoder, 0 for none [2].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
+@click.option("--dry-run", is_flag=True, help="Say what is bad, write nothing.")
+@common
+def cache_repair(
+    store: Path, streams: str | None, weights: tuple[str, ...], decode_timeout: float, decode_memory: float | None,
+    **given: Any,
+) -> tuple[RepairResult, str, int]:  # fmt: skip
+    """Read a store to the last byte, and make again what is bad: those shards, and nothing else.
+
+    \b
+    Example:
+      vidatt cache repair ucf101.zarr --videos /data/UCF-101
+    """
+    from ..extract.decoder import MEMORY_BYTES
+    from ..pipelines.stores.repair import RepairConfig, repair_store
+    from .stores_tables import repair_text
+
+    config = RepairConfig(
+        store=store,
+        streams=_names(streams),
+        weights={name: Path(path) for name, path in assignments("--weights", weights).items()},
+        decode_timeout_seconds=decode_timeout,
+        decode_memory_bytes=MEMORY_BYTES if decode_memory is None else int(decode_memory * 1e9),
+        **given,
+    )
+    result = repair_store(config)
+    damaged = result.given_up or (result.dry_run and (result.bad or result.mended))
+    return result, repair_text(result), 1 if damaged else 0
 
 
 @cache.command("merge")

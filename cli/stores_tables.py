@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..pipelines.stores.info import StoreInfo
     from ..pipelines.stores.merge import MergeResult
     from ..pipelines.stores.remove import RemovedStream
+    from ..pipelines.stores.repair import RepairResult
     from ..pipelines.stores.status import StoreStatus
     from ..pipelines.stores.verify import VerifyResult
 
@@ -90,6 +91,28 @@ def verify_text(result: VerifyResult) -> str:
         lines.append(f"  {where}: {bad_one.reason}{_some(bad_one.videos)}")
     lines += _more(len(result.bad))
     return "\n".join([*lines, *([f"  mend it with `{result.command}`"] if result.command else [])])
+
+
+def repair_text(result: RepairResult) -> str:
+    """Return what was bad in a store, and what became of it."""
+    would = "would be " if result.dry_run else ""
+    lines = [f"{result.store}: {len(result.bad)} bad shards, {duration(result.seconds)}"]
+    lines += [f"  {name} {would}written again" for name in result.mended]
+    if result.garbage:
+        lines.append(f"  {result.garbage} intents of garbage removed")
+    lines += [f"  {one.stream} shard {one.shard}: {one.reason}" for one in result.bad[:20]] + _more(
+        len(result.bad) - 20
+    )
+    if result.repaired:
+        told = result.identical + len(result.different)
+        lines.append(f"  {result.repaired} shards made again; {result.identical} of {told} have the bytes of before")
+    for name in result.different[:MOST]:
+        lines.append(f"  {name} has other bytes than before: its videos, this machine or a library are not the same")
+    if result.dropped:
+        lines.append(f"  {result.dropped} shards removed; the `vidatt extract` that made the store makes them again")
+    if result.given_up:
+        lines.append(f"  given up: {', '.join(result.given_up)}")
+    return "\n".join(lines + ([f"  {result.command}"] if result.command else []))
 
 
 def remove_text(result: RemovedStream) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .sampling import Sampler
-from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, presentation_seconds
+from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, file_sha256, presentation_seconds
 from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput
 
 ALIVE_SECONDS = 1.0
@@ -193,15 +192,9 @@ def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Messa
         fps=fps,
         width=seen.size[0],
         height=seen.size[1],
-        sha256=_sha256(job.path),
+        sha256=file_sha256(job.path, _Pulse(emit)),
     )
     emit(VideoEnd(report, firsts, first + count - 1, presentation_seconds(seen.times, fps)[: first + count]))
-
-
-def _sha256(path: Path) -> str:
-    """SHA-256 of a file: it was just decoded and is still in memory, so this costs about a hundredth of that."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:

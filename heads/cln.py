@@ -49,6 +49,11 @@ class TclstaClnConfig(TclstaConfig):
         require_range(self, "cln", least=1)
         require_range(self, "rounds", least=1, below=6)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """See `HeadConfig.sources`."""
+        return self.branches
+
 
 class GuidedAttention(nn.Module):
     """Eqs (7) to (9): attention over the frames of one stream, guided by the video feature of the other."""

@@ -79,6 +79,11 @@ class HeadConfig:
 
     reads_windows: ClassVar[bool] = False  # whether `on_windows` does something
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Runs and files of weights that `load_pretrained` takes from: what they were fitted on, this head has seen."""
+        return ()
+
     def __post_init__(self) -> None:
         require_choice(self, "loss", ("softmax", "sigmoid"))
 

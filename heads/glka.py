@@ -113,6 +113,11 @@ class GlkaConfig(HeadConfig):
                 "freeze gp with freeze_reference=true."
             )
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """See `HeadConfig.sources`."""
+        return (*self.attention_from, *([] if self.reference_from is None else [self.reference_from]))
+
     def on_windows(self, length: int) -> GlkaConfig:
         """Clips are the windows; see `HeadConfig.on_windows`."""
         if self.clip_segments != length:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -57,12 +58,15 @@ class HeadSettings:
         ------
         UnknownNameError
             For a head or a field that does not exist (any more).
+        UsageError
+            For a value that its field cannot take.
         """
 
         def read(cls_: type, part: str) -> Any:
             known = [f.name for f in fields(cls_)]
             nearest_key_error(f"setting of head {name!r}", values[part], known)
-            return cls_(**{key: tuple(v) if isinstance(v, list) else v for key, v in values[part].items()})
+            hints = get_type_hints(cls_)
+            return cls_(**{key: typed_value(key, value, hints[key]) for key, value in values[part].items()})
 
         config = read(HEADS[name].head.Config, "config")
         return cls(name=name, preset=preset, config=config, fit=read(HEADS[name].fit, "fit"))
@@ -206,6 +210,30 @@ def build_from_settings(
 
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def typed_value(key: str, value: Any, kind: Any) -> Any:
+    """Read the JSON value of one setting as the type of its field.
+
+    Raises
+    ------
+    UsageError
+        If it is of another type.
+    """
+    inner = get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):  # X | None
+        return None if value is None else typed_value(key, value, next(k for k in inner if k is not type(None)))
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(typed_value(key, item, inner[0]) for item in value)
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        return value
+    if kind is int and type(value) is int and abs(value) >= 2**31:
+        raise UsageError(f"Setting {key}={value}: no head has one so large.")
+    right = value in inner if get_origin(kind) is Literal else type(value) is kind
+    if not right or (kind is float and not math.isfinite(value)):
+        wanted = " or ".join(map(repr, inner)) if inner else {int: "a whole number", float: "a number"}.get(kind, kind)
+        raise UsageError(f"Setting {key}={str(value)[:40]!r}: must be {wanted}.")
+    return value
 
 
 def parse_value(key: str, text: str, kind: Any) -> Any:

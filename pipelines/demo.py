@@ -17,9 +17,11 @@ from .extraction.config import ExtractConfig
 from .extraction.extract import extract
 from .fitting.fit import fit
 from .fitting.plan import FitConfig
+from .localisation.locate import LocateConfig, locate
 from .localisation.truth import BoxTruth
 from .pictures.drawing import draw_attention
 from .record import Record
+from .report.report import ReportConfig, report
 from .results.evaluate import evaluate
 from .runs.attention import attention
 
@@ -64,17 +66,18 @@ class DemoResult(Record):
     features: str
     heads: tuple[DemoRow, ...]
     picture: str
+    report: str  # a page for the browser
     store: str
     reading: str
     seconds: float
 
 
 def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int = 0) -> DemoResult:
-    """Generate `actionshapes`, extract three streams of descriptors, fit heads on one and on all, evaluate, draw.
+    """Generate `actionshapes`, extract three streams of descriptors, fit heads on one and on all, evaluate, report.
 
     Parameters
     ----------
-    out : folder for videos, store, runs and picture; a second call reuses what is there
+    out : folder for videos, store, runs, picture and report; a second call reuses what is there
     train_videos : training videos; half as many again are for testing
 
     """
@@ -96,6 +99,7 @@ def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int 
             sampler=f"centre:{SEGMENTS}",
             seed=seed,
             device=device,
+            slice="0/1",  # whatever job it runs in
         )
     )
     rows = [_fit_one(head, streams, out, store_path, device, seed) for head, streams in FITS]
@@ -103,12 +107,16 @@ def demo(out: Path, *, train_videos: int = 144, device: str = "auto", seed: int 
     best = max((row for row in rows if len(row.streams) == 1), key=lambda row: row.top1 or 0.0)
     picture = out / "attention.png"
     _draw(Path(fused.run), store_path, videos, picture, device)
+    locate(LocateConfig(run=Path(fused.run), device=device))
+    runs = tuple(Path(row.run) for row in sorted(rows, key=lambda row: -len(row.streams)))
+    page = report(ReportConfig(runs=runs, out=out / "report.html", videos=videos, draw=2, device=device))
     return DemoResult(
         videos=len(catalogue.videos),
         classes=len(catalogue.classes),
         features=f"{', '.join(f'{b} ({s})' for s, b in STREAMS.items())}; {SEGMENTS} segments",
         heads=tuple(rows),
         picture=str(picture),
+        report=page.out,
         store=str(store_path),
         reading=(
             f"A class is a shape and a motion; chance is {fused.chance:.3f}. A frame shows the shape and hardly the "

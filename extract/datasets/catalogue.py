@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import UsageError
-from .video_files import leaves_folder
+from .video_files import is_text, leaves_folder, printable
 
 UNUSED, TRAIN, TEST = 0, 1, 2
 """Roles of a video in a split."""
@@ -60,8 +60,8 @@ class Catalogue:
     Raises
     ------
     UsageError
-        On duplicate ids, labels outside the classes (those of intervals and boxes too), split columns of the wrong
-        length, or a path that leaves the video folder.
+        On duplicate ids, names that are not UTF-8, labels outside the classes (those of intervals and boxes too), split
+        columns of the wrong length, or a path that leaves the video folder.
     """
 
     name: str
@@ -77,6 +77,10 @@ class Catalogue:
             if video.id in seen:
                 raise UsageError(f"Dataset {self.name!r} lists the video {video.id!r} twice; ids must be unique.")
             seen.add(video.id)
+            if not (is_text(video.id) and is_text(video.path)):
+                raise UsageError(
+                    f"Dataset {self.name!r}: the name {printable(video.path)} is not UTF-8; rename the file."
+                )
             if leaves_folder(video.path):
                 raise UsageError(
                     f"Dataset {self.name!r}: the path {video.path!r} leaves the video folder; use paths below it."

@@ -74,8 +74,6 @@ def read_plain_pickle(path: Path) -> Any:
             f"{path} asks to import {refused}, which no annotation file needs; it was not executed. Fetch the "
             "official file."
         ) from None
-    except (
-        pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-        MemoryError, OverflowError,
-    ) as error:  # fmt: skip
-        raise UsageError(f"{path} is no pickle of annotations, or damaged ({error}); fetch it again.") from None
+    except Exception as error:  # noqa: BLE001 - numpy and pickle raise anything of damaged files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UsageError(f"{path} is no pickle of annotations, or damaged ({reason}); fetch it again.") from None

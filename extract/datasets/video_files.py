@@ -13,6 +13,8 @@ from ...errors import MissingFileError, UsageError
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".3gp")
 )
+PATH_BYTES = 4096
+"""Linux's limit of a path, its end included: nothing beyond can be opened."""
 
 
 def is_video_name(name: str) -> bool:
@@ -61,8 +63,9 @@ def walk_videos(root: Path, *, allow_links_outside: bool) -> list[str]:
 def find_videos(root: Path, *, allow_links_outside: bool) -> FoundVideos:
     """List the video files below `root`.
 
-    Hidden files and folders are passed over, other endings, links that lead nowhere and names that are not UTF-8,
-    which no list can state. Linked folders are followed, loops are not. Only links cost a stat.
+    Hidden files and folders are passed over, other endings, links that lead nowhere, paths too long to be opened and
+    names that are not UTF-8, which no list can state. Linked folders are followed, loops are not. Only links cost a
+    stat.
 
     Raises
     ------
@@ -113,11 +116,22 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
 def _reason_to_skip(entry: os.DirEntry[str]) -> str:
     if entry.name.startswith("."):
         return "hidden"
-    if printable(entry.name) != entry.name:
+    if not is_text(entry.name):
         return "whose names are not UTF-8 (rename them)"
+    if len(os.fsencode(entry.path)) >= PATH_BYTES:
+        return "whose paths are too long"
     if entry.is_symlink() and not os.path.exists(entry.path):  # a dangling link is a missing video
         return "links that lead nowhere"
     return ""
+
+
+def is_text(name: str) -> bool:
+    """Return whether a name can be kept as text: Python reads bytes that are not UTF-8 as stand-ins, which cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(path: str) -> str:

@@ -42,12 +42,12 @@ class AdaptiveWeights:
 
 
 def evidence(scores: np.ndarray, labels: np.ndarray) -> Evidence:
-    """Add up what Eqs (10) to (12) need.
+    """Add up what Eqs (10) to (12) need; a video of several classes counts for each of them.
 
     Parameters
     ----------
     scores : [M, n, N] floating, probabilities of each stream
-    labels : [n] integer class indices
+    labels : [n] integer class indices, or [n, N] bool
 
     Raises
     ------
@@ -55,14 +55,23 @@ def evidence(scores: np.ndarray, labels: np.ndarray) -> Evidence:
         If the shapes contradict each other, a score is not finite, or a label is none of the classes.
     """
     scores, labels = np.asarray(scores, np.float64), np.asarray(labels)
-    if scores.ndim != 3 or labels.shape != scores.shape[1:2] or not np.isfinite(scores).all():
-        raise UsageError(f"Scores must be [M, n, N] and finite, labels [n]; got {scores.shape} and {labels.shape}.")
-    classes = scores.shape[2]
+    fits = scores.ndim == 3 and labels.shape in (scores.shape[1:2], scores.shape[1:])
+    if not fits or not np.isfinite(scores).all():
+        raise UsageError(
+            f"Scores must be [M, n, N] and finite, labels [n] or [n, N]; got {scores.shape} and {labels.shape}."
+        )
+    hot = _hot(labels, scores.shape[2])
+    a = np.einsum("mnc,nc->cm", scores, hot.astype(np.float64))
+    return Evidence(a, scores.sum(1).T - a, hot.sum(0))
+
+
+def _hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return labels [n] or [n, N] as [n, N] bool."""
+    if labels.ndim == 2:
+        return labels.astype(bool)
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise UsageError(f"Labels {labels.min()}..{labels.max()}: must be 0..{classes - 1}.")
-    own = np.eye(classes, dtype=bool)[labels]  # [n, N]
-    a = np.einsum("mnc,nc->cm", scores, own.astype(np.float64))
-    return Evidence(a, scores.sum(1).T - a, own.sum(0))
+    return np.eye(classes, dtype=bool)[labels]
 
 
 def gains(a: np.ndarray, b: np.ndarray, *, penalty: float = 5e-3) -> np.ndarray:
@@ -169,7 +178,7 @@ def learn_weights(
     Parameters
     ----------
     scores : [M, n, N] probabilities of each stream, out of fold
-    labels : [n] integer class indices
+    labels : [n] integer class indices, or [n, N] bool, of videos of several classes
     solver : see the functions of these names
     penalty : the paper's lambda
     strength : tau of `entropic`, rho of `quadratic`, the least weight of `lp_bounded`; not read by `lp`
@@ -194,7 +203,8 @@ def learn_weights(
     temperatures = np.ones(len(scores))
     seen = evidence(scores, labels)
     if calibrate:
-        temperatures = np.array([fit_temperature(stream, labels) for stream in scores])
+        single = labels.argmax(1) if labels.ndim == 2 else labels
+        temperatures = np.array([fit_temperature(stream, single) for stream in scores])
         seen = evidence(np.stack([temper(s, t) for s, t in zip(scores, temperatures, strict=True)]), labels)
     c = gains(seen.a, seen.b, penalty=penalty)
     c[seen.counts == 0] = 0  # nothing is known of a class without videos: equal weights

@@ -15,6 +15,7 @@ from ...extract.decoder import MEMORY_BYTES, DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.streams import StreamConfig
 from ...extract.views import Views
+from ..jobs.place import parse_slice
 
 RETRYABLE = tuple(outcome for outcome in OUTCOMES if outcome != "ok")
 """Outcomes of videos that a retry looks at again."""
@@ -42,7 +43,7 @@ class ExtractConfig:
     window_frames: int | None = None  # the longest stream's
     views: str | None = None  # such as train:5+10crop; None = those of the store, else center
     shard_videos: int | None = None
-    slice: str | None = None  # I/N
+    slice: str | None = None  # I/N; else what the scheduler says, see `find_place`
     seed: int = 0  # of the order of videos, random views and segments, and random weights
     device: str = "auto"
     workers: int | None = None  # one per GPU, or one per CPU core
@@ -97,22 +98,3 @@ def default_videos(dataset: str) -> Path:
 def default_store(dataset: str) -> Path:
     """Return `$VIDATT_CACHE/<dataset>.zarr`, else `./cache-store/<dataset>.zarr`."""
     return Path(os.environ.get("VIDATT_CACHE", "cache-store")) / f"{dataset}.zarr"
-
-
-def parse_slice(text: str | None) -> tuple[int, int]:
-    """Return (index, count) of the static slice: `--shard I/N`, else Slurm's array variables, else (0, 1).
-
-    Raises
-    ------
-    UsageError
-    """
-    environment = os.environ
-    if text is None and "SLURM_ARRAY_TASK_COUNT" in environment:
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", "0"))
-        text = f"{int(environment['SLURM_ARRAY_TASK_ID']) - first}/{environment['SLURM_ARRAY_TASK_COUNT']}"
-    if text is None:
-        return 0, 1
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise UsageError(f"--shard {text!r}: write I/N with 0 <= I < N, such as 0/4.")
-    return int(index), int(count)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,9 +15,11 @@ from ...cache.growth import finish
 from ...cache.ledger import VideoOutcome
 from ...cache.store import Store
 from ...cache.stream import Stream
+from ..jobs.place import find_place
 from .command import extract_command
 from .config import ExtractConfig
 from .plan import plan_extraction
+from .planning import planning
 from .retry import todo, unfinished
 from .reuse import Reuse
 from .supervisor import Supervisor
@@ -70,26 +74,32 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         After SIGTERM, SIGUSR1 or Ctrl-C, when the shards in work are committed.
     """
     started = time.monotonic()
+    place = find_place(config.slice, os.environ)
+    if place.source:
+        log.info("%s", place)
     if config.store.exists():
         finish(config.store)  # an extension that was killed
-    plan = plan_extraction(config)
-    with Supervisor(plan, again=bool(config.retry)) as supervisor:
-        built = supervisor.start_first_worker()  # backbones before a store: no empty store on errors
-        recipes = {name: recipe for name, (_, recipe) in built.streams.items()}
-        if config.reuse is not None:
-            log.info("%s: %d videos can be copied", config.reuse, len(Reuse(config.reuse, recipes)))
-        store = plan.open_store()
-        store.sweep()
-        for name, (cube_shape, recipe) in built.streams.items():
-            store.add_stream(name, cube_shape=cube_shape, recipe=recipe)
-        work = todo(plan, store)
-        log.info(
-            "%s: %d videos in %d shards; %d of my %d shards are to do",
-            config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
-        )  # fmt: skip
-        if config.retry:
-            log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
-        supervisor.run(store, work.tasks)
+    with ExitStack() as until_planned:
+        until_planned.enter_context(planning(config.store, place))
+        plan = plan_extraction(config)
+        with Supervisor(plan, again=bool(config.retry)) as supervisor:
+            built = supervisor.start_first_worker()  # backbones before a store: no empty store on errors
+            recipes = {name: recipe for name, (_, recipe) in built.streams.items()}
+            if config.reuse is not None:
+                log.info("%s: %d videos can be copied", config.reuse, len(Reuse(config.reuse, recipes)))
+            store = plan.open_store()
+            until_planned.close()
+            store.sweep()
+            for name, (cube_shape, recipe) in built.streams.items():
+                store.add_stream(name, cube_shape=cube_shape, recipe=recipe)
+            work = todo(plan, store)
+            log.info(
+                "%s: %d videos in %d shards; %d of my %d shards are to do",
+                config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
+            )  # fmt: skip
+            if config.retry:
+                log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
+            supervisor.run(store, work.tasks)
     if plan.shards.step == 1:  # else other slices may be at work
         store.sweep()
     names = [stream.name for stream in plan.streams]
@@ -117,11 +127,12 @@ def summarise(
 ) -> ExtractionSummary:
     """Return what stands in the store for some of its shards: outcomes by video (the worst of its streams)."""
     positions = [p for shard in shards for p in store.shard_videos(shard)]
-    wanted = {str(store.index.ids[p]) for p in positions}
     worst: dict[str, VideoOutcome] = {}
+    found: dict[str, StreamSummary] = {}
     for name in streams:
-        for outcome in store.stream(name).outcomes():
-            if outcome.id in wanted and (outcome.id not in worst or worst[outcome.id].outcome == "ok"):
+        outcomes, found[name] = _summary(store.stream(name), shards)
+        for outcome in outcomes:
+            if outcome.id not in worst or worst[outcome.id].outcome == "ok":
                 worst[outcome.id] = outcome
     failed = [o for o in worst.values() if o.outcome != "ok"]
     return ExtractionSummary(
@@ -129,17 +140,27 @@ def summarise(
         videos=len(positions),
         outcomes=dict(sorted(Counter(o.outcome for o in worst.values()).items())),
         failed=tuple(sorted(failed, key=lambda outcome: outcome.id)),
-        streams={name: _summary(store.stream(name), wanted, shards) for name in streams},
+        streams=found,
         seconds=seconds,
         given_up=given_up,
     )
 
 
-def _summary(stream: Stream, videos: set[str], shards: Sequence[int]) -> StreamSummary:
-    done = [stream.marker(shard) for shard in shards if stream.is_done(shard)]
-    return StreamSummary(
+def _summary(stream: Stream, shards: Sequence[int]) -> tuple[list[VideoOutcome], StreamSummary]:
+    """Read the markers of some shards, each once: those of the others may be a million."""
+    outcomes: dict[str, VideoOutcome] = {}
+    size = 0
+    for shard in shards:
+        if stream.is_done(shard):
+            marker = stream.marker(shard)
+            size += sum(entry["bytes"] for entry in marker["files"].values())
+            for values in marker["videos"]:
+                outcome = VideoOutcome.from_dict(values)
+                outcomes.setdefault(outcome.id, outcome)  # a long video stands in several shards
+    summary = StreamSummary(
         fingerprint=stream.fingerprint,
         cube=stream.cube_shape,
-        segments=sum(o.segments for o in stream.outcomes() if o.id in videos),
-        bytes=sum(entry["bytes"] for marker in done for entry in marker["files"].values()),
+        segments=sum(outcome.segments for outcome in outcomes.values()),
+        bytes=size,
     )
+    return list(outcomes.values()), summary

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 
 from ...cache.fingerprint import differences
 from ...cache.index import Index
@@ -26,25 +26,33 @@ from ...extract.segments import CountJob, VideoJob
 from ...extract.streams import StreamConfig
 from ...extract.views import CENTER, Views
 from ...extract.windows import StreamKind
+from ..jobs.allotment import given_cores
+from ..jobs.place import find_place
 from ..runs.progress import Progress
 from .catalogue_changes import catalogue_changes
 from .command import extract_command
-from .config import ExtractConfig, parse_slice
+from .config import ExtractConfig
 from .reuse import check_reuse
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ExtractionPlan:
-    """All choices of one extraction: what `--dry-run` prints, what the run carries out, what the store is made by."""
+class WorkPlan:
+    """What workers must know to make the cubes of a store."""
 
     config: ExtractConfig
-    catalogue: Catalogue
     streams: tuple[StreamConfig, ...]  # their `auto` is what the store was begun with
     sampler: Sampler
     window_frames: int  # kept free behind a segment's first frame
     views: Views
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ExtractionPlan(WorkPlan):
+    """All choices of one extraction: what `--dry-run` prints, what the run carries out, what the store is made by."""
+
+    catalogue: Catalogue
     index: Index  # the videos in store order, with the segments planned for each
     layout: Layout
     recorded: StorePlan  # what the store keeps of all this
@@ -103,7 +111,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
     VidattError
         If catalogue, videos or store cannot be read.
     """
-    slice_index, slices = parse_slice(config.slice)
+    place = find_place(config.slice, os.environ)
     catalogue = open_catalogue(config)
     store = Store.open(config.store) if config.store.exists() else None
     views = Views.parse(config.views or (store and store.plan.view_rule) or str(CENTER))
@@ -148,7 +156,7 @@ def plan_extraction(config: ExtractConfig) -> ExtractionPlan:
         layout=layout,
         recorded=recorded,
         store=store,
-        shards=range(slice_index, layout.shard_count, slices),
+        shards=range(place.index, layout.shard_count, place.count),
     )
 
 
@@ -265,7 +273,7 @@ def plan_segments(config: ExtractConfig, catalogue: Catalogue, sampler: Sampler)
         for video in catalogue.videos
     ]
     with Progress("plan", len(jobs), unit="video") as progress:
-        return count_segments(jobs, config.decoder, cores=cpu_count(), progress=progress.advance)
+        return count_segments(jobs, config.decoder, cores=given_cores(os.environ), progress=progress.advance)
 
 
 def make_index(

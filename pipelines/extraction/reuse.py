@@ -17,9 +17,11 @@ from ...cache.plan import StorePlan
 from ...cache.reader import Reader
 from ...cache.store import Store
 from ...errors import RefusedError
+from ...extract.sampling import Sampler
+from ...extract.views import Views
 
 Key = tuple[str, float, float, int, str]
-"""What makes cubes equal: SHA-256 of the video file, its stretch, rows, and the id where views are random."""
+"""What makes cubes equal: SHA-256 of the video file, its stretch, rows, and the id where something is drawn from it."""
 
 
 def check_reuse(old: Path, store: Path, plan: StorePlan) -> None:
@@ -40,7 +42,7 @@ def check_reuse(old: Path, store: Path, plan: StorePlan) -> None:
     found = Store.open(old).plan
     odd = [
         f"{key} {getattr(found, key)} -> {getattr(plan, key)}"
-        for key in ("sampler", "window_frames", "view_rule")
+        for key in ("sampler", "window_frames", "view_rule", *(("seed",) if _draws(plan) else ()))
         if getattr(found, key) != getattr(plan, key)
     ]
     if odd:
@@ -141,6 +143,12 @@ class Reuse:
         return self._outcomes[stream][str(self._store.index.ids[position])]
 
 
+def _draws(plan: StorePlan) -> bool:
+    """Whether segments or crops are drawn from the video's id."""
+    views = Views.parse(plan.view_rule or "center")
+    return Sampler.parse(plan.sampler or "uniform:1").random or any(one.random for one in views.sets)
+
+
 def _digest(path: Path) -> str:
     """SHA-256 of a video file; empty if it cannot be read: the decoder will say why."""
     if not os.path.isfile(path):  # not Path.is_file, which raises for names that are too long
@@ -154,6 +162,5 @@ def _digest(path: Path) -> str:
 
 def _key(store: Store, position: int, digest: str) -> Key:
     start, stop = (-1.0 if np.isnan(x) else float(x) for x in store.index.span_seconds[position])
-    random = (store.plan.view_rule or "").startswith("train")
-    id = str(store.index.ids[position]) if random else ""
+    id = str(store.index.ids[position]) if _draws(store.plan) else ""
     return digest, start, stop, int(store.index.length[position]), id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,15 +11,14 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError
 from ...extract.child import Child
+from ..jobs.allotment import given_cards, given_cores
 from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .breaker import Breaker
-from .plan import ExtractionPlan
+from .plan import WorkPlan
 from .shard_work import ShardTask
 from .worker import Failed, Ready, ShardDone, ShardHeld, VideosCopied, VideoSeen, Want, WorkerConfig
 
@@ -44,17 +44,17 @@ def devices(choice: str, workers: int | None) -> list[str]:
     if choice == "auto" and not any(Path(driver).exists() for driver in NVIDIA_DRIVERS):
         choice = "cpu"  # decided without torch: importing it would cost the supervisor 0.3 GB
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if choice == "auto":
         choice = "cuda" if found else "cpu"
     if choice == "cpu":
-        return ["cpu"] * (workers or cpu_count())
+        return ["cpu"] * (workers or given_cores(os.environ))
     if not found:
         raise UsageError(f"--device {choice}: no CUDA device is usable here; use --device cpu.")
-    cards = [choice] if ":" in choice else [f"cuda:{i}" for i in range(found)]
+    cards = [choice] if ":" in choice else given_cards([f"cuda:{i}" for i in range(found)], os.environ)
     return [cards[i % len(cards)] for i in range(workers or len(cards))]
 
 
@@ -81,7 +81,7 @@ class Supervisor:
     changed : positions of the videos looked at again that end otherwise now
     """
 
-    def __init__(self, plan: ExtractionPlan, *, again: bool = False) -> None:
+    def __init__(self, plan: WorkPlan, *, again: bool = False) -> None:
         self._plan, self._again = plan, again
         self._devices = devices(plan.config.device, plan.config.workers)
         self._workers: list[_Worker] = []
@@ -139,7 +139,7 @@ class Supervisor:
             )
 
     def _start(self, device: str) -> _Worker:
-        cores = max(1, cpu_count() // len(self._devices))
+        cores = max(1, given_cores(os.environ) // len(self._devices))
         cuda = device != "cpu"
         plan, config = self._plan, self._plan.config
         work = WorkerConfig(

@@ -23,7 +23,7 @@ from .reuse import Reuse
 from .shard_work import Published, ShardWork
 
 if TYPE_CHECKING:  # only the child computes: its parent knows the messages and is spared importing torch
-    from ...extract.extractor import ShardArrays
+    from ...extract.extractor import ShardArrays, StreamSetup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +106,11 @@ def serve(connection: Connection[Any, Any]) -> None:
         connection.send(Failed(cause, VidattError.exit_code))
 
 
-def _work(connection: Connection[Any, Any]) -> None:
+def _setups(config: WorkerConfig) -> tuple[StreamSetup, ...]:
+    """Make this process a worker, and build its backbones."""
     import cv2
     import torch
 
-    from ...extract.extractor import Extractor
-
-    config: WorkerConfig = connection.recv()
     if config.device == "cpu":
         torch.set_num_threads(1)  # one process a core: faster than threads, and the bytes do not depend on the number
     cv2.setNumThreads(1)
@@ -122,6 +120,14 @@ def _work(connection: Connection[Any, Any]) -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):  # glibc
         libc.malloc_trim(0)  # the parts of the networks that were cut away: 0.1 GB and more
+    return setups
+
+
+def _work(connection: Connection[Any, Any]) -> None:
+    from ...extract.extractor import Extractor
+
+    config: WorkerConfig = connection.recv()
+    setups = _setups(config)
     connection.send(Ready({s.name: (s.backbone.cube_shape, s.recipe) for s in setups}))
     store = Store.open(connection.recv())
     sending = threading.Lock()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 from collections.abc import Iterator
@@ -21,10 +20,11 @@ from ..runs.identity import FitEnvironment, FitIdentity, OnIdentity, SettingsIde
 from ..runs.measured import FitMeasures, FitResult
 from ..runs.places import Place
 from ..runs.reload import require_fit
-from ..runs.run import WEIGHTS, Run
+from ..runs.run import Run
 from ..runs.scoring import resolve_device, score_views
-from ..runs.seen import ids_digest, read_seen, seen_videos, store_digest
+from ..runs.seen import ids_digest, seen_videos, store_digest
 from .plan import FitConfig, FitPlan, plan_fit
+from .start import seen_before, take_what_fits, weights_digest
 from .svm import fit_svm, require_possible
 from .training import Training, TrainingData
 
@@ -59,12 +59,12 @@ def identity(config: FitConfig, plan: FitPlan) -> FitIdentity:
         train=VideosIdentity(videos=len(plan.train), digest=ids_digest(index.ids[plan.train])),
         validation=VideosIdentity(videos=len(plan.validation), digest=ids_digest(index.ids[plan.validation])),
         on=None if plan.on is None else _read_run(plan.on),
+        start=None if plan.start is None else weights_digest(plan.start),
     )
 
 
 def _read_run(on: Run) -> OnIdentity:
-    weights = hashlib.sha256((on.path / WEIGHTS).read_bytes()).hexdigest()
-    return OnIdentity(identity=require_fit(on), weights=weights)
+    return OnIdentity(identity=require_fit(on), weights=weights_digest(on))
 
 
 def versions() -> dict[str, str]:
@@ -112,8 +112,9 @@ def fit(config: FitConfig) -> FitResult:
             result = _train(config, plan, how, run, device)
         else:
             result = fit_svm(config, plan, how, run, device)
-    on = None if plan.on is None else read_seen(plan.on, plan.store)
-    seen = seen_videos(plan.store, plan.names[0], train=plan.train, validation=plan.validation, on=on)
+    seen = seen_videos(
+        plan.store, plan.names[0], train=plan.train, validation=plan.validation, before=seen_before(plan)
+    )
     run.write_videos(seen.to_arrays())
     # last of all: this file says that the run is finished
     run.finish(result)
@@ -126,6 +127,9 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     torch.manual_seed(config.seed)
     head = build_from_settings(plan.settings, streams=plan.streams, classes=len(index.classes)).to(device)
     head.load_pretrained()
+    begun = [] if plan.start is None else take_what_fits(head, plan.start)
+    for line in begun:
+        run.say(line)
     data = _training_data(config, plan, device)
     training = Training(head, how, data, run, checkpoint_seconds=config.checkpoint_seconds)
     run.say(
@@ -137,14 +141,17 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     run.write_weights(head.state_dict())
     measured = None
     if len(plan.validation):
-        scores = score_views(
+        scored = score_views(
             head, plan.store, plan.names, plan.validation, views=plan.test_views.views, device=device,
             batch_videos=how.batch_videos,
         )  # fmt: skip
-        measured = summary(scores, data.hot, multi_label=index.multi_label)
+        measured = summary(scored.probabilities, data.hot, multi_label=index.multi_label)
         ids, labels = index.ids[plan.validation], index.labels[plan.validation]
         place = Place(split=plan.split, part="validation").name
-        run.write_scores(place, ids=ids, scores=scores, labels=labels, seen=np.ones(len(ids), bool))
+        run.write_scores(
+            place, ids=ids, scores=scored.probabilities, labels=labels, seen=np.ones(len(ids), bool),
+            branches=scored.branches,
+        )  # fmt: skip
     return FitResult(
         run=str(run.path),
         head=config.head,
@@ -156,7 +163,7 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
         selected_by=f"{data.measure} of the first view, ties by lower loss" if training.best else "last step",
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
-        notes=plan.notes,
+        notes=(*plan.notes, *begun),
     )
 
 

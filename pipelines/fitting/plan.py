@@ -10,7 +10,7 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
-from ...heads.contract import StreamShape
+from ...heads.contract import FitDefaults, StreamShape
 from ...heads.registry import HeadSettings, resolve_settings
 from ..metrics.classification import multi_hot
 from ..runs.identity import FitIdentity
@@ -46,6 +46,7 @@ class FitConfig:
     allow_truncated: bool = True  # use videos of which only a part could be decoded
     checkpoint_seconds: float = 60.0
     on: Path | None = None  # of head `svm`: the finished run whose representation it reads
+    start: Path | None = None  # the finished run whose weights it starts from, as far as they fit
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -69,6 +70,7 @@ class FitPlan:
     test_views: ChosenViews  # that it is validated on
     notes: tuple[str, ...]  # what was left out or could not be kept to, one line each
     on: Run | None = None  # of head `svm`: the run whose representation it reads
+    start: Run | None = None  # whose weights it starts from
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -120,10 +122,23 @@ def plan_fit(config: FitConfig) -> FitPlan:
         test_views=test_views,
         notes=(*([sampled] if sampled else []), *_said_of(views, test_views), *notes, held.note),
         on=on,
+        start=_start(config, settings),
     )
     if on is not None:
         _require_same_validation(require_fit(on), on.path, ids_digest(store.index.ids[plan.validation]))
     return plan
+
+
+def _start(config: FitConfig, settings: HeadSettings) -> Run | None:
+    """Open the run that the fit starts from."""
+    if config.start is None:
+        return None
+    if not isinstance(settings.fit, FitDefaults):
+        raise UsageError(f"--from is for heads that are trained step by step, and {config.head!r} is not one.")
+    run = Run.open(config.start)
+    require_fit(run)
+    run.require_finished()
+    return run
 
 
 def _said_of(views: ChosenViews, test_views: ChosenViews) -> list[str]:

@@ -22,12 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
 from ...heads.registry import resolve_settings
+from ..jobs.allotment import given_cores
+from ..jobs.place import find_place, parse_slice
 from ..metrics.classification import Measures
 from ..record import OPTIONAL, Record
 from ..results.evaluate import evaluate
@@ -57,6 +59,7 @@ class SweepConfig:
     seeds: int | None = None  # that many from the fit's on; None = its own, and the runs are not named by it
     splits: Sequence[str] | None = None  # None = the fit's; ("all",) = all of the store
     jobs: int = 1  # fits at a time
+    slice: str | None = None  # I/N, only those fits; else what the scheduler says, see `find_place`
 
     def __post_init__(self) -> None:
         for key, values in self.vary.items():
@@ -70,6 +73,8 @@ class SweepConfig:
             raise UsageError("--split and --splits both say what to fit on; leave one out.")
         if self.jobs < 1:
             raise UsageError(f"--jobs {self.jobs}: must be 1 or more.")
+        if self.slice is not None:
+            parse_slice(self.slice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +201,7 @@ def members(config: SweepConfig) -> list[Member]:
 
 
 def sweep(config: SweepConfig) -> SweepResult:
-    """Run all fits and evaluations, those that are finished already left out, and summarise them.
+    """Run all fits and evaluations, or those of my slice, but for those that are finished already; summarise them.
 
     Raises
     ------
@@ -206,9 +211,12 @@ def sweep(config: SweepConfig) -> SweepResult:
         If a setting is wrong; nothing has begun then.
     """
     started = time.monotonic()
-    wanted = members(config)
-    jobs = min(config.jobs, len(wanted))
-    threads = max(1, cpu_count() // jobs)
+    place = find_place(config.slice, os.environ)
+    wanted = members(config)[place.index :: place.count]
+    if place.source:
+        log.info("%s", place)
+    jobs = max(1, min(config.jobs, len(wanted)))
+    threads = max(1, given_cores(os.environ) // jobs)
     log.info("%d fits, %d at a time on %d threads each, in %s", len(wanted), jobs, threads, config.fit.out)
     desk = Path(tempfile.mkdtemp(prefix="vidatt-sweep-"))
     found: dict[int, SweepRun] = {}

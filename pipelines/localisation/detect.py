@@ -99,7 +99,7 @@ def detect(config: DetectConfig) -> DetectionResult:
     detections, highest = _found(look(videos=videos.tolist()), reading, rule, classifier, emitted)
     out = reading.out("detections", name, ".txt")
     write_thumos14(out, detections, class_ids, note=reading.chosen.note)
-    return DetectionResult(
+    result = DetectionResult(
         **vars(reading.said(len(videos))),
         rule=name,
         settings=asdict(rule),
@@ -111,6 +111,7 @@ def detect(config: DetectConfig) -> DetectionResult:
         measures=_measured(store, videos, detections, emitted),
         notes=tuple(_notes(rule, highest)),
     )
+    return reading.keep("detections", name, result)
 
 
 def _found(

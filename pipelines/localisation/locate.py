@@ -131,7 +131,7 @@ def locate(config: LocateConfig) -> LocationResult:
     columns = COLUMNS + (("seen",) if reading.chosen.seen_count else ())
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(out, text.getvalue().encode())
-    return LocationResult(
+    result = LocationResult(
         **vars(reading.said(len(reading.chosen.videos))),
         rule=config.rule,
         settings=asdict(rule),
@@ -141,6 +141,7 @@ def locate(config: LocateConfig) -> LocationResult:
         boxes=len(rows),
         measures=_measured(store, found, place),
     )
+    return reading.keep("boxes", config.rule, result)
 
 
 class _Place:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
+from ...cache.scratch import write_atomically
 from ...cache.store import Store
-from ...errors import UnknownNameError
+from ...errors import UnknownNameError, UsageError
 from ..record import OPTIONAL, Record
 from ..runs.attention import VideoAttention
 from ..runs.identity import FitIdentity
+from ..runs.measured import Sampled
 from ..runs.places import place_of
 from ..runs.reload import require_fit, store_for
 from ..runs.run import Run
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos
+from ..runs.views import central_name, sampled
+
+log = logging.getLogger(__name__)
 
 ATTENTIONS = ("head", "random", "uniform")
 """What can be looked at: the head's attention, numbers from a seed, or the same everywhere."""
@@ -97,6 +106,10 @@ class ReadingResult(Record):
         default=None, metadata=OPTIONAL
     )  # with `--allow-seen`: read videos that the run was fitted or selected on
     seen_note: str | None = field(default=None, metadata=OPTIONAL)  # the same in words, or why nobody knows
+    sampled: Sampled | None = field(default=None, metadata=OPTIONAL)
+
+
+Result = TypeVar("Result", bound=ReadingResult)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,15 +126,27 @@ class Reading:
 
     def out(self, what: str, rule: str, suffix: str) -> Path:
         """Return the file to write, its folder made: as asked, else in the run, named by what is read and how."""
-        kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
-        place = place_of(self.run, self.store, self.split, self.config.part)
-        path = self.config.out or self.run.path / f"{what}-{place.name}-{rule}{kind}{suffix}"
+        path = self.config.out or self._in_run(what, rule, suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def is_seen(self, position: int) -> bool:
         """Tell whether the run was fitted or selected on a video."""
         return bool(self.chosen.seen[self.chosen.videos == position].any())
+
+    def keep(self, what: str, rule: str, result: Result) -> Result:
+        """Keep a result as JSON in the run, for `kept_results`, if the run can be written; the result again."""
+        if not os.access(self.run.path, os.W_OK):
+            log.warning("run %s cannot be written: what was measured is not kept in it", self.run.path)
+            return result
+        content = json.dumps(result.to_dict(), indent=1, allow_nan=False)
+        write_atomically(self._in_run(what, rule, ".json"), content.encode())
+        return result
+
+    def _in_run(self, what: str, rule: str, suffix: str) -> Path:
+        kind = "" if self.substitute.kind == "head" else f"-{self.substitute.kind}"
+        place = place_of(self.run, self.store, self.split, self.config.part)
+        return self.run.path / f"{what}-{place.name}-{rule}{kind}{suffix}"
 
     def said(self, videos: int) -> ReadingResult:
         """Return what was read, of so many videos."""
@@ -135,7 +160,32 @@ class Reading:
             attention=self.substitute.kind,
             seen=self.chosen.seen_count,
             seen_note=self.chosen.note,
+            sampled=sampled(self.store, central_name(self.store)),
         )
+
+
+def kept_results(run: Run, what: str, split: str, part: str, kind: type[Result]) -> tuple[Result, ...]:
+    """Return the results on its own store that `Reading.keep` left in a run, in the order of their names.
+
+    Parameters
+    ----------
+    what : "detections" or "boxes"
+
+    Raises
+    ------
+    UsageError
+        If one of them is damaged.
+    """
+    found = []
+    for path in sorted(run.path.glob(f"{what}-*.json")):
+        if "@" in path.name:  # of another store
+            continue
+        try:
+            values = json.loads(path.read_text())
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged ({error}); remove it, and measure again.") from None
+        found.append(kind.from_dict(values, str(path)))
+    return tuple(result for result in found if (result.split, result.part) == (split, part))
 
 
 def open_reading(config: ReadingConfig) -> Reading:

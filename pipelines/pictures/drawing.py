@@ -43,7 +43,8 @@ def draw_attention(
         frames = known.frames(position)
         chosen = np.unique(np.linspace(0, len(attention.temporal) - 1, SEGMENTS).round().astype(int))
         boxes = {t.segment: t.box for t in known.segments(position)}
-        pictures = _crops(videos / str(store.index.paths[position]), known.region(position), frames[chosen])
+        path_of = videos / str(store.index.paths[position])
+        pictures = crop_frames(path_of, known.region(position), frames[chosen], side_px=DETAIL_PX)
         truth = classes[int(store.index.labels[position, 0])]
         said = classes[int(attention.probabilities.argmax())]
         for axis, segment in zip(row, chosen, strict=False):
@@ -74,8 +75,16 @@ def draw_attention(
     plt.close(figure)
 
 
-def _crops(path: Path, region: tuple[float, float, float, float], wanted: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the wanted frames of a video, cropped as the cubes saw them, (DETAIL_PX, DETAIL_PX, 3) uint8."""
+def crop_frames(
+    path: Path, region: tuple[float, float, float, float], wanted: np.ndarray, *, side_px: int
+) -> dict[int, np.ndarray]:
+    """Return the wanted frames of a video that are there, cropped as the cubes saw them, (side_px, side_px, 3) uint8.
+
+    Raises
+    ------
+    VideoProblemError
+        If the file cannot be decoded.
+    """
     left, top, right, bottom = region
     indices = set(wanted.tolist())
     pictures = {}
@@ -85,7 +94,7 @@ def _crops(path: Path, region: tuple[float, float, float, float], wanted: np.nda
                 rgb = frame.rgb()
                 H, W, _ = rgb.shape
                 crop = rgb[round(top * H) : max(round(bottom * H), 1), round(left * W) : max(round(right * W), 1)]
-                pictures[frame.index] = cv2.resize(crop, (DETAIL_PX, DETAIL_PX))
+                pictures[frame.index] = cv2.resize(crop, (side_px, side_px), interpolation=cv2.INTER_AREA)
                 if len(pictures) == len(indices):
                     break
     return pictures

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...extract.datasets.registry import describe
 from ...extract.recipes import find_recipe
 from ..extraction.config import default_store
 from ..record import Record
-from ..results.fusion_methods import METHODS
 from .tables import Extraction, Row, Table, load_table, table_names
 
 
@@ -89,11 +87,7 @@ def expressed(table: Table, row: Row, column: int, dataset: str) -> bool:
     """Whether commands make this number."""
     if not row.steps or not row.steps[column] or dataset in row.reasons:
         return False
-    if table.measure(column, dataset, multi_label=False) == "none":
-        return False
-    several = describe(dataset).protocol in ("map", "detection-map")
-    fusions = [table.steps[name] for name in table.parts(row.steps[column]) if table.steps[name].section == "fuse"]
-    return not several or all(METHODS[str(step.options["method"])].multi_label for step in fusions)
+    return table.measure(column, dataset, multi_label=False) != "none"
 
 
 def backbones(extraction: Extraction) -> dict[str, str]:

@@ -115,7 +115,7 @@ def plan_reproduction(config: ReproduceConfig) -> Plan:
     multi_label = main.index.multi_label
     dataset = main.plan.dataset
     steps = _chosen(config, dataset)
-    missing = _missing(table, stores, multi_label=multi_label)
+    missing = _missing(table, stores)
     plan = Plan(
         config=config, dataset=dataset, multi_label=multi_label, splits=_splits(config, main),
         missing=missing, tasks=(), notes=tuple(_notes(table, stores)),
@@ -202,25 +202,23 @@ def check_settings(table: Table, step: Step) -> None:
         raise UsageError(f"{where}: {error}") from None
 
 
-def _missing(table: Table, stores: Mapping[str, Store], *, multi_label: bool) -> dict[str, str]:
+def _missing(table: Table, stores: Mapping[str, Store]) -> dict[str, str]:
     """Return the steps that cannot be made, and why."""
     missing: dict[str, str] = {}
     for name, step in table.steps.items():
         before = next((missing[need] for need in step.needs if need in missing), None)
-        if before or (why := _lacks(table, step, stores, multi_label=multi_label)):
+        if before or (why := _lacks(step, stores)):
             missing[name] = before or str(why)
     return missing
 
 
-def _lacks(table: Table, step: Step, stores: Mapping[str, Store], *, multi_label: bool) -> str | None:
+def _lacks(step: Step, stores: Mapping[str, Store]) -> str | None:
     store = stores.get(step.extraction)
     reads = step.section in ("fit", "evaluate")
     if reads and store is None:
         return f"needs the extraction {step.extraction}, given as --store {step.extraction}=PATH"
     if store is not None and (absent := [name for name in step.streams if name not in store.stream_names]):
         return f"{store.path} has no stream {absent[0]}"
-    if step.section == "fuse" and multi_label and not METHODS[str(step.options["method"])].multi_label:
-        return f"fuse --method {step.options['method']} is for one label per video, and these have several"
     return None
 
 

@@ -19,10 +19,10 @@ from ..runs.measured import Evaluation, Official, OfficialEvaluation
 from ..runs.places import Place, place_of
 from ..runs.reload import load_head, require_fit, settings_of, store_for
 from ..runs.run import CONFIG, Run, changes
-from ..runs.scoring import resolve_device, score_views
+from ..runs.scoring import Scores, resolve_device, score_views
 from ..runs.splits import PARTS, choose_split
 from ..runs.videos import ChosenVideos, choose_videos, not_finite
-from ..runs.views import ChosenViews, choose_views
+from ..runs.views import ChosenViews, choose_views, sampled
 from .protocols import find_protocol, measures_text, official, official_splits
 
 
@@ -61,10 +61,13 @@ def evaluate(
     chosen, read = choose_videos(run, store, split, part, allow_seen=allow_seen), choose_views(store, views)
     index, videos = store.index, chosen.videos
     head = load_head(run, store).to(device_)
-    scores = _scores(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
+    scored = _scored(run, head, store, videos, read.views, device=device_, batch_videos=batch_videos)
+    scores = scored.probabilities
     labels, hot = index.labels[videos], multi_hot(index.labels[videos], len(index.classes))
     place = place_of(run, store, split, part, read)
-    run.write_scores(place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen)
+    run.write_scores(
+        place.name, ids=index.ids[videos], scores=scores, labels=labels, seen=chosen.seen, branches=scored.branches
+    )
     result = Evaluation(
         run=str(run_path),
         split=split,
@@ -73,8 +76,7 @@ def evaluate(
         listed=chosen.listed,
         missing=chosen.listed - len(videos),
         protocol=_protocol(head, store, read, split, part, chosen, hot, identity.settings.config.get("clip_segments")),
-        views=read.name,
-        sampler=store.plan.sampler,
+        sampled=sampled(store, read.name),
         scores=str(run.path / place.scores),
         seen=chosen.seen_count,
         seen_note=chosen.note,
@@ -84,17 +86,17 @@ def evaluate(
     return result
 
 
-def _scores(
+def _scored(
     run: Run, head: Head, store: Store, videos: np.ndarray, views: range, *, device: torch.device,
     batch_videos: int | None,
-) -> np.ndarray:  # fmt: skip
-    """Return the scores of videos, [n, N] float32; refuse what is not finite."""
+) -> Scores:  # fmt: skip
+    """Return the scores of videos, fused and of each branch; refuse what is not finite."""
     identity = require_fit(run)
     at_once = batch_videos or settings_of(identity).fit.batch_videos
-    scores = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
-    if not np.isfinite(scores).all():
-        raise not_finite(run, store, int(videos[np.isfinite(scores).all(1).argmin()]))
-    return scores
+    scored = score_views(head, store, identity.stream_names, videos, views=views, device=device, batch_videos=at_once)
+    if not (finite := np.isfinite(scored.probabilities).all(1)).all():
+        raise not_finite(run, store, int(videos[finite.argmin()]))
+    return scored
 
 
 def evaluate_officially(
@@ -217,16 +219,19 @@ def _protocol(
     parts = [f"classification of {len(hot)} of {listed} {part} videos of split {split}"]
     if len(hot) < listed:
         parts.append(f"{listed - len(hot)} without usable cubes are left out of every denominator")
-    sampled = [f"segments {store.plan.sampler}"] if store.plan.sampler else []
+    where = sampled(store, views.name)
     if len(views.views) > 1:
         named = f" ({views.name})" if views.name else ""
         parts.append(f"{head.score_kind} averaged over {len(views.views)} views{named}")
-    elif views.name:
-        sampled.append(f"view {views.name}")
-    if sampled:
-        parts.append(", ".join(sampled))
-    elif head.score_kind != Head.score_kind:
-        parts.append(f"by {head.score_kind}")
+    else:
+        if head.score_kind != Head.score_kind:
+            parts.append(f"by {head.score_kind}")
+        if views.name:
+            parts.append(f"view {views.name}")
+    if where.sampler:
+        parts.append(f"segments {where.sampler}" + (f", window {where.window_frames}" if where.window_frames else ""))
+    if where.seed is not None:
+        parts.append(f"drawn by seed {where.seed}")
     if clip_segments is not None:
         parts.append(f"averaged over the clips of {clip_segments} segments of each video")
     parts.append(measures_text(hot, multi_label=store.index.multi_label))

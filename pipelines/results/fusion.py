@@ -46,7 +46,7 @@ class FuseConfig:
         For a method or kind of file scores that there is not.
     """
 
-    parts: tuple[Path, ...]  # runs, and .npz or .csv files of scores
+    parts: tuple[Path, ...]  # runs, RUN:BRANCH of heads that have branches, and .npz or .csv files of scores
     method: str
     out: Path
     settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the method's settings
@@ -75,6 +75,7 @@ class Part:
     test: ScoreTable
     validation: ScoreTable | None
     run: Run | None  # None = a file
+    branch: str | None = None  # of the run, whose scores these are
     listed: int  # test videos that the split of a run lists; 0 = a file
     seen: np.ndarray  # [n] bool, videos of the test scores that the run was fitted or selected on
     seen_note: str | None  # what is to be said of them
@@ -87,6 +88,7 @@ class Part:
             head=known.head if known else None,
             preset=known.preset if known else None,
             seed=known.seed if known else None,
+            branch=self.branch,
             test=_sha256(self.test),
             validation=_sha256(self.validation) if self.validation else None,
         )
@@ -126,12 +128,10 @@ def fuse(config: FuseConfig) -> FusionResult:
     started = time.monotonic()
     method = METHODS[config.method]
     settings = read_settings(config.method, config.settings)
-    runs = [Run.open(path) for path in config.parts if not _is_file(path)]
+    runs = [Run.open(_named(path)[0]) for path in config.parts if not _is_file(path)]
     first = runs[0].identity
     _require_alike(runs)
     classes, multi_label, split = first.classes, first.multi_label, first.split
-    if multi_label and not method.multi_label:
-        raise RefusedError(f"--method {config.method} is defined for one label per video; use mean or weighted.")
     store = None if config.store is None else Store.open(config.store)
     parts = [_open_part(path, classes, split, config, store) for path in config.parts]
     needed = method.learns or any(part.kind == DECISIONS for part in parts)
@@ -241,6 +241,12 @@ def _is_file(path: Path) -> bool:
     return path.suffix in (".npz", ".csv")
 
 
+def _named(part: Path) -> tuple[Path, str | None]:
+    """Read `RUN` or `RUN:BRANCH`; a folder of the whole name is a run of that name."""
+    folder, colon, branch = str(part).rpartition(":")
+    return (Path(folder), branch) if colon and not part.exists() else (part, None)
+
+
 def _require_alike(runs: Sequence[Run]) -> None:
     """Refuse runs that are not of the same task."""
     first = runs[0]
@@ -266,24 +272,27 @@ def _open_part(path: Path, classes: tuple[str, ...], split: str, config: FuseCon
         return Part(
             path=path, kind=kind, test=table, validation=table, run=None, listed=0, seen=table.seen, seen_note=note
         )
-    run = Run.open(path)
+    of_run, branch = _named(path)
+    run = Run.open(of_run)
     place = Place(split=split, part="test") if store is None else place_of(run, store, split, "test")
     measured_there = run.evaluation(place.name)
     if measured_there is None:
         option = "" if store is None else f" --store {store.path}"
         raise MissingFileError(
-            f"Run {path} has no test scores of split {split!r} yet: run `vidatt evaluate {path}{option}`."
+            f"Run {run.path} has no test scores of split {split!r} yet: run `vidatt evaluate {run.path}{option}`."
         )
     test = kept_scores(run, split, "test", store)
     seen, note = seen_of_run(run, test, store, allow_seen=config.allow_seen)
     held = Place(split=split, part="validation")
     identity = run.identity
+    validation = kept_scores(run, split, held.part) if (run.path / held.scores).exists() else None
     return Part(
         path=path,
         kind=identity.scores if isinstance(identity, FusionIdentity) else HEADS[identity.head].head.score_kind,
-        test=test,
-        validation=kept_scores(run, split, held.part) if (run.path / held.scores).exists() else None,
+        test=test if branch is None else test.branch(branch),
+        validation=validation if branch is None or validation is None else validation.branch(branch),
         run=run,
+        branch=branch,
         listed=measured_there.listed,
         seen=seen,
         seen_note=note,

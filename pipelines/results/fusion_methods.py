@@ -86,7 +86,6 @@ class Method:
 
     settings: type
     learns: bool  # needs validation scores
-    multi_label: bool
     gives: str  # what its scores are, see `Head.score_kind`
     fuse: Callable[[Any, np.ndarray, np.ndarray | None, np.ndarray, bool], Fused]
 
@@ -135,9 +134,12 @@ def _weighted(
     )
 
 
-def _awl(how: AwlSettings, test: np.ndarray, validation: np.ndarray | None, hot: np.ndarray, _: bool) -> Fused:
+def _awl(
+    how: AwlSettings, test: np.ndarray, validation: np.ndarray | None, hot: np.ndarray, multi_label: bool
+) -> Fused:
     validation = _required(validation)
-    labels = hot.argmax(1)
+    if multi_label and how.calibrate:
+        raise UsageError("Setting calibrate=true of --method awl: is defined for one label per video.")
     strengths = {
         "lp": (0.1,), "lp_bounded": (min(0.1, 1 / len(test)),), "entropic": (1.0, 0.3, 0.1, 0.03, 0.01),
         "quadratic": (1.0, 0.3, 0.1, 0.03, 0.01),
@@ -151,19 +153,19 @@ def _awl(how: AwlSettings, test: np.ndarray, validation: np.ndarray | None, hot:
     fold_of, _note = deal_folds(hot, np.full(len(hot), ""), folds=min(_FOLDS, max(2, len(hot))), seed=0)
     accuracies = []
     for penalty, strength in candidates if len(candidates) > 1 else ():
-        right = np.zeros(len(hot), bool)
+        fused = np.zeros(hot.shape)
         for fold in np.unique(fold_of):
             inside, outside = fold_of != fold, fold_of == fold
             learned = awl.learn_weights(
-                validation[:, inside], labels[inside], solver=how.solver, penalty=penalty, strength=strength,
+                validation[:, inside], hot[inside], solver=how.solver, penalty=penalty, strength=strength,
                 calibrate=how.calibrate,
             )  # fmt: skip
-            right[outside] = awl.predict(learned, validation[:, outside]).argmax(1) == labels[outside]
-        accuracies.append(float(right.mean()))
+            fused[outside] = awl.predict(learned, validation[:, outside])
+        accuracies.append(mean_average_precision(fused, hot) if multi_label else top_k(fused, hot, 1))
     # ties: the smallest penalty, then the strength nearest to late fusion
     penalty, strength = candidates[int(np.argmax(accuracies))] if accuracies else candidates[0]
     learned = awl.learn_weights(
-        validation, labels, solver=how.solver, penalty=penalty, strength=strength, calibrate=how.calibrate
+        validation, hot, solver=how.solver, penalty=penalty, strength=strength, calibrate=how.calibrate
     )
     share = learned.one_hot_share
     return Fused(
@@ -205,21 +207,21 @@ _PROBABILITIES, _DECISIONS = Head.score_kind, "decision values"
 
 METHODS: dict[str, Method] = {
     "mean": Method(
-        settings=NoSettings, learns=False, multi_label=True, gives=_PROBABILITIES,
+        settings=NoSettings, learns=False, gives=_PROBABILITIES,
         fuse=_fixed(lambda scores, _: mean_rule(scores)),
     ),
     "product": Method(
-        settings=NoSettings, learns=False, multi_label=True, gives=_PROBABILITIES,
+        settings=NoSettings, learns=False, gives=_PROBABILITIES,
         fuse=_fixed(lambda scores, multi_label: product_rule(scores, multi_label=multi_label)),
     ),
     "max": Method(
-        settings=NoSettings, learns=False, multi_label=True, gives=_PROBABILITIES,
+        settings=NoSettings, learns=False, gives=_PROBABILITIES,
         fuse=_fixed(lambda scores, multi_label: max_rule(scores, multi_label=multi_label)),
     ),
     "weighted": Method(
-        settings=WeightedSettings, learns=True, multi_label=True, gives=_PROBABILITIES, fuse=_weighted
+        settings=WeightedSettings, learns=True, gives=_PROBABILITIES, fuse=_weighted
     ),
-    "awl": Method(settings=AwlSettings, learns=True, multi_label=False, gives=_DECISIONS, fuse=_awl),
-    "mkl": Method(settings=MklSettings, learns=True, multi_label=False, gives=_DECISIONS, fuse=_mkl),
+    "awl": Method(settings=AwlSettings, learns=True, gives=_DECISIONS, fuse=_awl),
+    "mkl": Method(settings=MklSettings, learns=True, gives=_DECISIONS, fuse=_mkl),
 }  # fmt: skip
 """The methods by name."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ...cache.interchange.arrays import Archive, texts
-from ...errors import MissingFileError, RefusedError, UsageError
+from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
 from ..metrics.classification import multi_hot
 
 MOST_CLASSES = 100_000
@@ -39,6 +39,7 @@ class ScoreTable:
     classes: tuple[str, ...] | None = None  # N names, where the file tells them
     clips: tuple[int, int] | None = None  # fewest and most rows of a video, where rows were averaged
     told_seen: np.ndarray | None = None  # [n] bool, of runs: videos they were fitted or selected on; None = none
+    branches: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, N] each, of runs of heads that have some
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.scores) != len(self.ids):
@@ -95,6 +96,25 @@ class ScoreTable:
     def seen(self) -> np.ndarray:
         """[n] bool, the videos that the run of the scores was fitted or selected on, as far as the file tells."""
         return np.zeros(len(self.ids), bool) if self.told_seen is None else self.told_seen
+
+    def branch(self, name: str) -> ScoreTable:
+        """Return the table with the scores of one branch.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of this name.
+        UsageError
+            If there are none at all.
+        """
+        if not self.branches:
+            raise UsageError(
+                f"{self.path} has no scores of branches: its head has none, or it was evaluated by an older vidatt "
+                "(`vidatt evaluate` writes them)."
+            )
+        if name not in self.branches:
+            raise UnknownNameError(f"branch of {self.path}", name, self.branches)
+        return replace(self, scores=self.branches[name], branches={})
 
     def rows(self, ids: tuple[str, ...]) -> list[int]:
         """Return where the given videos stand; see `of`."""
@@ -166,6 +186,7 @@ class _Rows:
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     told_seen: np.ndarray | None = None
+    branches: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def _averaged(given: _Rows) -> ScoreTable:
@@ -196,7 +217,8 @@ def _averaged(given: _Rows) -> ScoreTable:
 
 def _read_npz(path: Path, classes: tuple[str, ...] | None) -> _Rows:
     with Archive(path) as archive:
-        wanted = ("ids", "scores", *(name for name in ("labels", "classes", "seen") if name in archive.names))
+        told = ("labels", "classes", "seen", "branches", "branch_scores")
+        wanted = ("ids", "scores", *(name for name in told if name in archive.names))
         found = {name: archive.read(name) for name in wanted}
     ids, scores, labels = found["ids"], found["scores"], found.get("labels")
     if ids.ndim != 1 or ids.dtype.kind not in "US" or scores.dtype.kind not in "fiu":
@@ -218,7 +240,24 @@ def _read_npz(path: Path, classes: tuple[str, ...] | None) -> _Rows:
     named, seen = tuple(texts(ids, f"{path}: `ids`")), found.get("seen")
     if seen is not None and (seen.shape != ids.shape or seen.dtype != np.bool_):
         raise UsageError(f"{path}: `seen` must be {len(ids)} booleans, and is {seen.shape} {seen.dtype}.")
-    return _Rows(path=path, ids=named, scores=scores, labels=labels, classes=names, told_seen=seen)
+    return _Rows(
+        path=path, ids=named, scores=scores, labels=labels, classes=names, told_seen=seen,
+        branches=_branches(path, scores, found.get("branches"), found.get("branch_scores")),
+    )  # fmt: skip
+
+
+def _branches(
+    path: Path, scores: np.ndarray, names: np.ndarray | None, values: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    if names is None or values is None:
+        return {}
+    told = texts(names, f"{path}: `branches`")
+    if values.dtype.kind != "f" or values.shape != (len(scores), len(told), *scores.shape[1:]):
+        raise UsageError(
+            f"{path}: `branch_scores` must be [n, {len(told)}, N] numbers beside scores {scores.shape}, and are "
+            f"{values.shape} {values.dtype}."
+        )
+    return {name: values[:, place] for place, name in enumerate(told)}
 
 
 def _read_csv(path: Path, classes: tuple[str, ...] | None) -> _Rows:

@@ -64,6 +64,8 @@ class FitIdentity(RunIdentity):
         default=None, metadata=OPTIONAL
     )  # of head `svm`: the run whose representation it reads
 
+    start: str | None = field(default=None, metadata=OPTIONAL)  # SHA-256 of the weights it starts from
+
     @property
     def base(self) -> FitIdentity:
         """The fit that attends: itself, or the one that a support vector machine stands on."""
@@ -86,6 +88,7 @@ class PartIdentity(Record):
     head: str | None = field(default=None, metadata=OPTIONAL)
     preset: str | None = field(default=None, metadata=OPTIONAL)
     seed: int | None = field(default=None, metadata=OPTIONAL)
+    branch: str | None = field(default=None, metadata=OPTIONAL)  # whose scores they are
     test: str  # SHA-256 of the file of scores
     validation: str | None
 

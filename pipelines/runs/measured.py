@@ -76,6 +76,16 @@ class Official(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sampled(Record):
+    """Where in its videos a store has the features that were read; None = it does not say."""
+
+    views: str | None  # that were averaged over, such as 10crop
+    sampler: str | None  # the rule that placed the segments, such as uniform:25
+    window_frames: int | None  # kept free behind a segment's first frame
+    seed: int | None  # of random crops and segments; None: none is random
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation(Record):
     """Class scores on a part of a split, measured."""
 
@@ -87,8 +97,7 @@ class Evaluation(Record):
     missing: int  # listed, not scored
     unlisted: int | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: scored, not listed, left out
     protocol: str  # how the numbers were made, in one line
-    views: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the views averaged over, such as 10crop
-    sampler: str | None = field(default=None, metadata=OPTIONAL)  # of a run: the rule that placed the segments
+    sampled: Sampled | None = field(default=None, metadata=OPTIONAL)  # of a run
     metrics: Measures
     denominators: Denominators
     confusion: tuple[tuple[int, ...], ...] | None  # row = true class, column = best class; None for several labels each

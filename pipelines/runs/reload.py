@@ -12,7 +12,7 @@ from ...extract.views import feature
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
 from .identity import FitIdentity, FusionEnvironment, FusionIdentity
-from .run import WEIGHTS, Run, changes
+from .run import CONFIG, WEIGHTS, Run, changes
 
 
 def settings_of(identity: FitIdentity) -> HeadSettings:
@@ -117,7 +117,13 @@ def load_head(run: Run | str | Path, store: Store | None = None) -> Head:
         If its weights hold NaN.
     """
     run = run if isinstance(run, Run) else Run.open(Path(run))
-    head, weights = rebuild(require_fit(run), store), run.weights()
+    identity = require_fit(run)
+    try:
+        head = rebuild(identity, store)
+    except (RuntimeError, MemoryError) as error:  # PyTorch: there is not so much memory
+        said = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise UsageError(f"{run.path / CONFIG}: no head of these settings can be built here ({said}).") from None
+    weights = run.weights()
     if bad := [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.isnan().any()]:
         raise NotFiniteError(
             f"The weights of run {run.path} hold NaN ({bad[0]!r} and {len(bad) - 1} other tensors in {WEIGHTS}): the "

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ...cache.scratch import sweep_files, write_atomically
 from ...errors import MissingFileError, RefusedError, UsageError
-from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, read_identity
+from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, RunIdentity, read_identity
 from .measured import Evaluation, FitResult, FusionMeasures
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ CONFIG, METRICS, HISTORY, WEIGHTS, VIDEOS, CHECKPOINT, LOG = (
     "config.json", "metrics.json", "history.csv", "weights.safetensors", "videos.npz", "checkpoint.pt", "log.txt",
 )  # fmt: skip
 
+_MOST_CELLS, _MOST_CHANNELS = 1 << 12, 1 << 20  # of a grid's side, and of a cell: far beyond any backbone
 _SEALED = b"\0vidatt sha256\0"
 """Behind a checkpoint, before the digest of what comes before it."""
 
@@ -59,6 +60,7 @@ class Run:
         self.environment: FitEnvironment | FusionEnvironment = kind.from_dict(
             config.get("environment"), f"{where}environment"
         )
+        _require_streams(self.identity, f"{where}identity")
 
     @classmethod
     def create(
@@ -243,8 +245,9 @@ class Run:
             self._write(HISTORY, text.getvalue().encode())
 
     def write_scores(
-        self, place: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray | None = None
-    ) -> None:
+        self, place: str, *, ids: np.ndarray, scores: np.ndarray, labels: np.ndarray, seen: np.ndarray | None = None,
+        branches: Mapping[str, np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
         """Write `scores-<place>.npz`.
 
         Parameters
@@ -254,6 +257,7 @@ class Run:
         scores : [n, N] class probabilities, kept as float32
         labels : [n, L] class indices, padded with -1, kept as int32
         seen : [n] bool, which of them the run was fitted or selected on; written if any was
+        branches : scores [n, N] of each branch of a head that fuses several, by name
         """
         names = np.array([str(id) for id in ids])  # fixed width: NumPy would pickle its variable-width strings
         scores, labels = scores.astype(np.float32), labels.astype(np.int32)
@@ -261,6 +265,9 @@ class Run:
         told = {"ids": names, "scores": scores, "labels": labels}
         if seen is not None and seen.any():
             told["seen"] = seen
+        if branches:
+            told["branches"] = np.array(list(branches))
+            told["branch_scores"] = np.stack(list(branches.values()), 1).astype(np.float32)  # [n, branches, N]
         if self.finished:  # a kill before `add_evaluation` must not leave a file beside the digest of another
             with self._alone():
                 metrics = self.metrics()
@@ -325,6 +332,19 @@ class Run:
     def drop_checkpoint(self) -> None:
         """Remove `checkpoint.pt`: a finished run needs none."""
         (self.path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _require_streams(identity: RunIdentity, where: str) -> None:
+    """Refuse an identity whose streams cannot be those of a head, or of the one that it stands on."""
+    way_out = "restore the file, or make the run again"
+    if absent := [name for name in identity.stream_names if name not in identity.streams]:
+        raise UsageError(f"{where} has no stream {absent[0]!r}; {way_out}.")
+    for name, stream in identity.streams.items():
+        if not (0 < stream.grid <= _MOST_CELLS and 0 < stream.channels <= _MOST_CHANNELS):
+            cube = f"{stream.grid} x {stream.grid} x {stream.channels}"
+            raise UsageError(f"{where} has cubes of {cube} in stream {name!r}, which no backbone gives; {way_out}.")
+    if isinstance(identity, FitIdentity) and identity.on is not None:
+        _require_streams(identity.on.identity, f"{where}.on.identity")
 
 
 def digest_of(values: Any) -> str:

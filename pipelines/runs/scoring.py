@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ class Scores:
     """What a head says about a list of videos."""
 
     probabilities: np.ndarray  # [n, N] float32, in the order of the list; what `Head.scores` returns
-    loss: float | None  # mean over the list; None without targets
+    branches: Mapping[str, np.ndarray]  # the same of each branch, by name, of heads that fuse several
+    loss: float | None = None  # mean over the list; None without targets
 
 
 def resolve_device(choice: str) -> torch.device:
@@ -56,35 +57,40 @@ def score_view(head: Head, batches: Batches, videos: np.ndarray, targets: Tensor
     place = np.full(int(videos.max()) + 1, -1)
     place[videos] = np.arange(len(videos))
     probabilities = np.zeros((len(videos), head.classes), np.float32)
+    branches: dict[str, np.ndarray] = {}
     loss_sum = 0.0
     for batch in batches.epoch(0):
         output = head(batch.cubes, batch.valid)
-        probabilities[place[batch.videos]] = head.scores(output.logits).float().cpu().numpy()
+        rows = place[batch.videos]
+        probabilities[rows] = head.scores(output.logits).float().cpu().numpy()
+        for name, logits in head.branch_logits(output).items():
+            branches.setdefault(name, np.zeros_like(probabilities))[rows] = head.scores(logits).float().cpu().numpy()
         if targets is not None:
             target = targets[torch.as_tensor(batch.videos, device=targets.device)]
             loss_sum += head.loss(output, target).item() * len(batch.videos)
-    return Scores(probabilities, None if targets is None else loss_sum / len(videos))
+    return Scores(probabilities, branches, None if targets is None else loss_sum / len(videos))
 
 
 def score_views(
     head: Head, store: Store, streams: Sequence[str], videos: np.ndarray, *, views: range, device: torch.device,
     batch_videos: int,
-) -> np.ndarray:  # fmt: skip
+) -> Scores:  # fmt: skip
     """Scores of the classes (`Head.scores`: probabilities) averaged over views of the store (spec 1.6).
 
     Parameters
     ----------
     videos : [n] positions in the store, at least one
     views : of a set, from `choose_views`
-
-    Returns
-    -------
-    [n, N] float32
     """
     total = np.zeros((len(videos), head.classes), np.float64)
+    branches: dict[str, np.ndarray] = {}
     for view in views:
         batches = Batches(
             store, streams, videos=videos, batch_videos=batch_videos, seed=0, shuffle=False, view=view, device=device
         )
-        total += score_view(head, batches, videos).probabilities
-    return (total / len(views)).astype(np.float32)
+        scores = score_view(head, batches, videos)
+        total += scores.probabilities
+        for name, values in scores.branches.items():
+            branches[name] = branches.get(name, 0.0) + values.astype(np.float64)
+    means = {name: (values / len(views)).astype(np.float32) for name, values in branches.items()}
+    return Scores((total / len(views)).astype(np.float32), means)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def ids_digest(ids: np.ndarray) -> str:
 
 
 def seen_videos(
-    store: Store, stream: str, *, train: np.ndarray, validation: np.ndarray, on: SeenVideos | None = None
+    store: Store, stream: str, *, train: np.ndarray, validation: np.ndarray, before: Sequence[SeenVideos] = ()
 ) -> SeenVideos:
     """Return what a fit keeps.
 
@@ -88,7 +89,7 @@ def seen_videos(
     ----------
     stream : whose ledger says what the files are
     train, validation : [n], [m] positions in the store
-    on : of a fit on the representation of another run: what that one has seen
+    before : what the runs have seen whose weights or representation the fit takes
     """
     positions = np.concatenate([train, validation])
     own = SeenVideos(
@@ -97,7 +98,7 @@ def seen_videos(
         facts=_facts(store, stream)[positions],
         dataset=store.plan.dataset,
     )
-    return own if on is None else together([own, on])
+    return together([own, *before]) if before else own
 
 
 def together(parts: list[SeenVideos]) -> SeenVideos:
@@ -162,7 +163,7 @@ def read_seen(run: Run, store: Store | None = None) -> SeenVideos | None:
     """
     if (run.path / VIDEOS).exists():
         seen = SeenVideos.read(run.verified(VIDEOS))
-        if isinstance(run.identity, FitIdentity) and run.identity.on is None:
+        if isinstance(run.identity, FitIdentity) and _alone(run.identity):
             ids, fitted = np.array(seen.ids, str), seen.fitted
             if ids_digest(ids[fitted]) != run.identity.train.digest:
                 raise UsageError(f"{run.path / VIDEOS} is not the list of this run; fit again with another --out.")
@@ -173,6 +174,12 @@ def read_seen(run: Run, store: Store | None = None) -> SeenVideos | None:
         if candidate is not None and (lists := derive_lists(run.identity, candidate)) is not None:
             return seen_videos(candidate, run.identity.stream_names[0], train=lists[0], validation=lists[1])
     return None
+
+
+def _alone(identity: FitIdentity) -> bool:
+    """Tell whether a fit took nothing of other runs, so that it has seen its own list alone."""
+    sources = (identity.settings.config.get(key) for key in ("attention_from", "reference_from", "branches"))
+    return not any((identity.on, identity.start, *sources))
 
 
 def store_digest(store: Store) -> str:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from ...cache.store import Store
 from ...errors import CorruptStoreError, UnknownNameError, UsageError
-from ...extract.views import Views
+from ...extract.sampling import Sampler
+from ...extract.views import CENTER, Views, ViewSet
+from .measured import Sampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,17 @@ def choose_views(store: Store, asked: str | None = None, *, train: bool = False)
     return ChosenViews(name=str(one), views=views.ranges[one], only=len(views.sets) == 1)
 
 
+def sampled(store: Store, views: str | None) -> Sampled:
+    """Return what a result says of where the features lie that it was made from: those of a set of views."""
+    plan = store.plan
+    drawn = (views is not None and ViewSet.parse(views).random) or (
+        plan.sampler is not None and Sampler.parse(plan.sampler).random
+    )
+    return Sampled(
+        views=views, sampler=plan.sampler, window_frames=plan.window_frames, seed=plan.seed if drawn else None
+    )
+
+
 def shows_centre(store: Store) -> bool:
     """Whether a view shows the centre of the frame; a store that does not say has such views."""
     views = stored_views(store)
@@ -71,6 +84,11 @@ def central_view(store: Store) -> int:
         if one.central is not None:
             return place[one.central]
     return choose_views(store).views.start
+
+
+def central_name(store: Store) -> str | None:
+    """Return what `central_view` shows: center, or the set that it is taken from."""
+    return str(CENTER) if stored_views(store) and shows_centre(store) else choose_views(store).name
 
 
 def stored_views(store: Store) -> Views | None:

@@ -81,8 +81,7 @@ def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) 
     takes = [take for some in found.values() for take in some if new or take.source.parent != into]
     if not dry_run:
         if target is None:
-            given = {key: value for key, value in first.attributes.items() if key != DIGEST}
-            target = Store.create(into, index=first.index, views=first.views, layout=first.layout, attributes=given)
+            target = first.copy_plan(into)
         target.sweep()  # of writers that were killed
         for name in names:
             target.copy_stream(streams[name][0])

@@ -12,7 +12,7 @@ from joblib import cpu_count
 
 from ...cache.examine import examine_shard
 from ...cache.mending import mend, repair_command
-from ...cache.publish import ARRAYS, DONE
+from ...cache.publish import ARRAYS, DONE, marker_digest
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ...errors import CorruptStoreError, UsageError, VidattError
@@ -161,6 +161,14 @@ def _without_marker(stream: Stream, missing: set[int]) -> list[BadShard]:
 
 def _verify_shard(job: tuple[Stream, int]) -> tuple[list[BadShard], int]:
     stream, shard = job
+    while True:
+        before = marker_digest(stream.path, shard)
+        bad, size = _look_at(stream, shard) if before else ([], 0)
+        if not bad or marker_digest(stream.path, shard) == before:
+            return bad, size  # else it was replaced meanwhile, and files were newer than the marker
+
+
+def _look_at(stream: Stream, shard: int) -> tuple[list[BadShard], int]:
     examined = examine_shard(stream, shard)
     findings = list(examined.findings)
     if examined.outcomes and examined.frames is not None and examined.seconds is not None:
@@ -169,11 +177,12 @@ def _verify_shard(job: tuple[Stream, int]) -> tuple[list[BadShard], int]:
         return [], examined.read_bytes
     # Where chunks can tell whose rows they are, the whole file need not.
     narrow = [finding for finding in findings if len(finding.videos) < len(stream.store.shard_videos(shard))]
-    positions = sorted({p for finding in narrow or findings for p in finding.videos})
+    telling = narrow or findings
+    positions = sorted({p for finding in telling for p in finding.videos})
     one = BadShard(
         stream=stream.name,
         shard=shard,
-        reason=findings[0].reason if len(findings) == 1 else f"{findings[-1].reason} (and {len(findings) - 1} more)",
+        reason=telling[0].reason + (f" (and {len(findings) - 1} more)" if findings[1:] else ""),
         files=tuple(sorted({f"{stream.name}/{finding.file}" for finding in findings})),
         videos=tuple(stream.store.index.ids[positions].tolist()),
     )

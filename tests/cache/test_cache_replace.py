@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,7 +155,7 @@ def test_files_that_the_new_content_lacks_go(tmp_path):
     store = synthetic_store(tmp_path / "s.zarr", [1, 2] * 6, videos_per_shard=1)
     stream = store.add_stream("rgb", cube_shape=(1, 1, 4), recipe={})
     full, empty = synthetic_shard(stream, 1), synthetic_shard(stream, 1)
-    for name, fill in (("cubes", 0), ("frames", -1), ("seconds", 0)):
+    for name, fill in (("cubes", 0), ("frames", -1), ("seconds", np.nan)):
         empty[name][...] = fill
     (outcome,) = empty["outcomes"]
     empty["outcomes"] = [type(outcome)(id=outcome.id, outcome="missing")]
@@ -165,6 +166,33 @@ def test_files_that_the_new_content_lacks_go(tmp_path):
     assert not stream.reader().read_video(1).any()
     assert stream.publish(1, **full, replaces=marker_digest(stream.path, 1))
     np.testing.assert_array_equal(stream.reader().read_video(1), full["cubes"][: store.index.length[1]])
+    assert litter(store) == []
+
+
+@pytest.mark.slow
+def test_damaged_files_come_back_under_the_same_marker_whoever_is_killed(tmp_path, writers):
+    store = new_store(tmp_path / "s.zarr", 60)
+    stream = store.stream("rgb")
+    assert writers.run(store, list(range(60)), seed=1) == 0
+    for step in range(60):  # step 0 is not killed
+        whole = marker_digest(stream.path, step)
+        for key in stream.marker(step)["files"]:
+            with (stream.path / key).open("r+b") as file:
+                file.write(b"damage")
+        status = writers.run(store, [step], seed=1, kill_at=step, replace=True)
+        assert status == (0 if step == 0 or step > writers.changes(store) else -signal.SIGKILL)
+        if step % 2:
+            store.sweep()
+        if status:
+            assert writers.run(store, [step], seed=1, replace=True) == 0
+        assert check(store, only=step) == {step: 1}
+        assert marker_digest(stream.path, step) == whole
+        assert writers.run(store, [step], seed=2, replace=True) == 0
+        assert check(store, only=step) == {step: 2}
+        if status == 0 and step:
+            break
+    assert step > 30
+    store.sweep()
     assert litter(store) == []
 
 
@@ -203,6 +231,49 @@ def test_an_intent_of_garbage_stops_nobody(tmp_path, garbage):
     store.sweep()
     assert stream.publish(0, **synthetic_shard(stream, 0, seed=2), replaces=marker_digest(stream.path, 0))
     assert litter(store) == []
+
+
+def test_a_reader_that_opens_a_file_again_after_a_replacement_reads_the_new_rows(tmp_path):
+    store = synthetic_store(tmp_path / "s.zarr", [1, 2] * 6, videos_per_shard=4)
+    stream = store.add_stream("rgb", cube_shape=(1, 1, 4), recipe={})
+    old, new = synthetic_shard(stream, 0, seed=1), synthetic_shard(stream, 0, seed=2)
+    # as many chunks in either, but others: what is where in a file must be read anew with it
+    for content, position in ((old, 0), (new, 1)):
+        first = int(store.index.offset[position])
+        for name, fill in (("cubes", 0), ("frames", -1), ("seconds", np.nan)):
+            content[name][first : first + 5] = fill
+        outcomes = content["outcomes"]
+        outcomes[position] = type(outcomes[0])(id=str(store.index.ids[position]), outcome="missing")
+    assert stream.publish(0, **old)
+    reader = stream.reader()
+    rows = store.shard_row_range(0)
+    np.testing.assert_array_equal(reader.read_rows(*rows), old["cubes"])
+    assert stream.publish(0, **new, replaces=marker_digest(stream.path, 0))
+    reader.close()  # as one does that has 64 other files open
+    reader.will_need(0)
+    np.testing.assert_array_equal(reader.read_rows(*rows), new["cubes"])
+
+
+@pytest.mark.slow
+def test_a_reader_that_meets_a_replacement_half_way_waits_for_it(tmp_path, writers):
+    store = new_store(tmp_path / "s.zarr", 2, untrimmed=True)
+    assert writers.run(store, [0], seed=1) == 0
+    rows = store.shard_row_range(0)
+    assert writers.run(store, [0], seed=3, replace=True) == 0
+    steps, cubes = writers.changes(store), store.path / "rgb/cubes/c.0.0.0.0"
+    for step in range(steps - 18, steps):  # until the cubes are new and the marker is not
+        before = cubes.stat().st_ino
+        sleeper = writers.start(store, [0], seed=2 + step % 2, stop_at=step, replace=True)
+        assert writers.ask(wait=sleeper) == -signal.SIGSTOP
+        if cubes.stat().st_ino != before:
+            break
+        os.kill(sleeper, signal.SIGCONT)
+        assert writers.ask(wait=sleeper) == 0
+    with pytest.raises(CorruptStoreError, match="is not the one that was committed"):
+        store.stream("rgb").reader().read_rows(*rows)  # after a second: this replacement goes nowhere
+    threading.Timer(0.3, os.kill, (sleeper, signal.SIGCONT)).start()
+    assert set(np.unique(store.stream("rgb").reader().read_rows(*rows)).tolist()) - {0} == {2 + step % 2}
+    assert writers.ask(wait=sleeper) == 0
 
 
 def test_an_intent_never_reaches_outside_its_stream(tmp_path):

@@ -55,6 +55,14 @@ def test_evidence_is_the_double_sum_of_the_paper():
             others = sum(scores[m, i, j] for i in range(20) if labels[i] != j)
             assert (seen.a[j, m], seen.b[j, m]) == pytest.approx((own, others))
     assert seen.counts.tolist() == [5] * 4
+    hot = np.eye(4, dtype=bool)[labels]
+    np.testing.assert_array_equal(evidence(scores, hot).b, seen.b)
+    hot[3] = True  # a video of all classes counts for each
+    every = evidence(scores, hot)
+    np.testing.assert_allclose(every.a + every.b, seen.a + seen.b)
+    assert every.counts.tolist() == [5 + (j != labels[3]) for j in range(4)]
+    j = (labels[3] + 1) % 4
+    assert every.a[j, 0] == pytest.approx(seen.a[j, 0] + scores[0, 3, j])
 
 
 @pytest.mark.parametrize("streams", [2, 3])
@@ -158,7 +166,7 @@ def test_temperature_undoes_an_overconfident_stream():
     [
         ({"scores": np.zeros((2, 5))}, r"must be \[M, n, N\]"),
         ({"scores": np.full((2, 3, 4), np.nan)}, "finite"),
-        ({"labels": np.array([0, 1])}, r"labels \[n\]"),
+        ({"labels": np.array([0, 1])}, r"labels \[n\] or"),
         ({"labels": np.array([0, 1, 4])}, r"Labels 0\.\.4: must be 0\.\.3"),
         ({"solver": "simplex"}, "'simplex': must be one of lp"),
         ({"strength": 0.0}, "more than 0"),

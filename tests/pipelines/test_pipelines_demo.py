@@ -59,3 +59,7 @@ def test_demo_learns_and_attends_to_the_truth(tmp_path: Path) -> None:
     with Image.open(result["picture"]) as picture:
         assert min(picture.size) > 500
         assert np.asarray(picture.convert("L")).std() > 10
+    page = Path(result["report"]).read_text()
+    assert all(f"runs/{Path(row['run']).name}" in page for row in result["heads"])
+    assert page.count("data:image/jpeg") > 30
+    assert "frame-mAP" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -178,9 +179,31 @@ def test_folder_says_in_one_line_what_it_leaves_out(videos: Path) -> None:
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may list any folder")
-def test_folder_that_cannot_be_listed_is_named(videos: Path) -> None:
-    (videos / "run").chmod(0)
-    with pytest.raises(UsageError, match="run cannot be listed: Permission denied"):
-        load_catalogue("folder", videos=videos)
-    (videos / "run").chmod(0o755)
+def test_folder_leaves_out_what_lies_too_deep_to_be_opened(videos: Path) -> None:
+    place = os.open(videos / "run", os.O_DIRECTORY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        below = os.open("d" * 250, os.O_DIRECTORY, dir_fd=place)
+        os.close(place)
+        place = below
+    os.close(os.open("far.mp4", os.O_CREAT, dir_fd=place))
+    os.close(place)
+    catalogue = load_catalogue("folder", videos=videos)
+    assert len(catalogue.videos) == 15
+    assert "1 whose paths are too long, such as run/ddd" in catalogue.notes[0]
+
+
+def test_folder_that_cannot_be_listed_is_named() -> None:
+    with tempfile.TemporaryDirectory() as place:  # not below pytest's own folders, which are root's alone
+        folder = Path(place)
+        folder.chmod(0o755)
+        (folder / "run").mkdir(mode=0)
+        as_root = os.geteuid() == 0
+        if as_root:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(UsageError, match=r"run cannot be listed: Permission denied\."):
+                load_catalogue("folder", videos=folder)
+        finally:
+            if as_root:
+                os.seteuid(0)

@@ -179,3 +179,9 @@ def test_check_reports_links_out_of_the_folder(linked: Path, tmp_path: Path) -> 
         ("B/y.mp4", str(tmp_path / "elsewhere" / "deep" / "y.mp4")),
     )
     assert found.missing == ("A/gone.mp4",)
+
+
+def test_a_name_that_cannot_be_kept_as_text_is_refused() -> None:
+    video = Video(id="a", path="caf\udce9.mp4", labels=())
+    with pytest.raises(UsageError, match=r"the name caf\\xe9\.mp4 is not UTF-8"):
+        Catalogue(name="x", classes=(), videos=(video,), splits={})

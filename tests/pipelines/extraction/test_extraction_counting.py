@@ -63,6 +63,21 @@ def test_packets_are_counted_whatever_the_header_says(tmp_path: Path, avi: bytes
     assert set(_counts(tmp_path, rule).values()) == {Sampler.parse(rule).segments(FRAMES, 10.0)}
 
 
+def test_an_absurd_count_takes_nothing_while_decoding(tmp_path: Path, avi: bytes) -> None:
+    (tmp_path / "many.avi").write_bytes(_stating(avi, frames=0xFFFFFFFF))
+    job = VideoJob(
+        id="x", path=tmp_path / "many.avi", sampler=Sampler.parse("every:5"), window_frames=1, segments=5
+    )  # fmt: skip
+    messages: list[object] = []
+    read_segments(job, (), messages.append)
+    end = messages[-1]
+    assert isinstance(end, VideoEnd)
+    assert (end.report.decoded_frames, end.first_frames.tolist()) == (FRAMES, [0, 5, 10, 15, 20])
+    assert end.report.outcome in ("ok", "truncated")  # older FFmpeg believes the header, which says more
+    with VideoReader(tmp_path / "many.avi") as reader:
+        assert reader.expected_frames(lambda: None) == FRAMES
+
+
 def test_what_cannot_be_counted_has_one_row(tmp_path: Path, avi: bytes) -> None:
     (tmp_path / "good.avi").write_bytes(avi)
     (tmp_path / "codec.avi").write_bytes(avi.replace(b"FMP4", b"ZZZZ"))

@@ -123,7 +123,8 @@ def test_svm_run_scores_above_chance_and_comes_back_from_its_folder(store, tmp_p
     result = fit(config(store, tmp_path / "r", head, settings=settings))
     assert result.to_dict().keys() >= {"run", "head", "streams", "metrics", "seconds", "C", "notes"}
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == [
-        "config.json", "log.txt", "metrics.json", "scores-a-validation.npz", "weights.safetensors",
+        "config.json", "log.txt", "metrics.json", "scores-a-validation.npz", "videos.npz",
+        "weights.safetensors",
     ]  # fmt: skip
     machines = N if settings.get("form") != "one-vs-one" else N * (N - 1) // 2
     assert load_file(tmp_path / "r" / "weights.safetensors")["coefficients"].shape == (machines, length)

@@ -217,8 +217,10 @@ def test_runs_that_are_not_alike_are_refused(runs, tmp_path):
         fused(tmp_path / "f", runs[0])
     many = make(tmp_path / "many", seed=4, multi_label=True)
     more = make(tmp_path / "more", seed=5, multi_label=True)
-    with pytest.raises(RefusedError, match="awl is defined for one label per video"):
-        fused(tmp_path / "f", many, more, method="awl")
+    with pytest.raises(UsageError, match="calibrate=true of --method awl: is defined for one label per video"):
+        fused(tmp_path / "f", many, more, method="awl", settings={"calibrate": "yes"})
+    for method in ("awl", "mkl"):
+        assert 0 < fused(tmp_path / method, many, more, method=method).metrics.map <= 1
     assert fused(tmp_path / "m", many, more, method="weighted").metrics.class_mean is None
     assert not (tmp_path / "f").exists()
 

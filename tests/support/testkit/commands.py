@@ -87,6 +87,11 @@ class Running:
             raise subprocess.TimeoutExpired(self.arguments, timeout, self.stdout, self.stderr)
         return self._process.exitcode
 
+    def children(self) -> list[int]:
+        """Process ids of its children now, whichever of its threads started them."""
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(pid) for one in lists for pid in one.read_text().split()]
+
     def send_signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 

@@ -1,0 +1,1 @@
+"""`vidatt report`: runs as one page that needs nothing but a browser."""
