@@ -1,0 +1,268 @@
+"""`vidatt reproduce` with real commands: rows from a store, by hand the same, stopped and continued."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from testkit.commands import start_vidatt, vidatt
+from testkit.stores import fill
+
+from vidatt.cache.layout import plan_layout
+from vidatt.cache.store import Store
+from vidatt.cache.synthetic import synthetic_index
+from vidatt.extract.datasets.generator import generate
+from vidatt.pipelines.reproduce.report import ReproducedCell, figure
+
+pytestmark = pytest.mark.slow
+CUBES = {"rgb": (2, 2, 6), "flow": (2, 2, 6), "clip": (2, 2, 6)}
+NEEDS = "needs the extraction"
+SMALL = ("--preset", "small", "--set", "steps=3", "--device", "cpu")
+
+
+def _store(path: Path, dataset: str, streams: tuple[str, ...] = ("rgb", "flow", "clip")) -> Path:
+    """A store of synthetic cubes that says of which dataset it is."""
+    index = synthetic_index([4] * 36)
+    layout = plan_layout(index.length, views=1, videos_per_shard=64)
+    store = Store.create(path, index=index, views=1, layout=layout, attributes={"dataset": dataset, "seed": 0})
+    fill(store, {name: CUBES[name] for name in streams})
+    return path
+
+
+def _reproduce(table: str, *arguments: object, code: int = 0, cwd: Path) -> dict[str, Any]:
+    done = vidatt("reproduce", table, *arguments, *SMALL, "--json", cwd=cwd)
+    assert done.returncode == code, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def _cells(result: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(row["label"], cell["column"]): cell for row in result["rows"] for cell in row["cells"]}
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `shapes.zarr`: generated videos, extracted with hog, hof and hog3d."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    generate(folder / "videos", videos=24, shapes=2, motions=2, frames=20, n_jobs=1)
+    done = vidatt(
+        "extract", "--dataset", "actionshapes", "--videos", "videos", "--store", "shapes.zarr", "--recipe", "hands",
+        "--resize", "short:112", "--crop", "112", "--flow-preset", "fast", "--segments", "3", cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("table", "measured", "left_out"),
+    [
+        ("stan-1", 15, {"fc6": "needs the extraction fc6, given as --store fc6=PATH"}),
+        ("stan-2", 4, {}),
+        ("glka-1", 3, {}),
+        ("where-and-when-1", 7, {"VideoLSTM (Li et al., 2018b)": f"{NEEDS} vgg16, given as --store vgg16=PATH"}),
+        ("tclsta-7", 4, {}),
+        ("glka-5", 6, {}),
+        ("tclsta-8", 4, {}),
+    ],
+)  # fmt: skip
+def test_rows_of_a_table_are_made_from_a_store_of_generated_videos(
+    shapes: Path, table: str, measured: int, left_out: dict[str, str]
+) -> None:
+    result = _reproduce(table, "--store", "shapes.zarr", "--out", "all tables", "--jobs", "2", cwd=shapes)
+    cells = _cells(result)
+    made = {key: cell for key, cell in cells.items() if cell["status"] == "measured"}
+    assert len(made) == measured
+    top = 100 if result["unit"] == "%" else 1
+    assert all(0 <= cell["value"] <= top and cell["runs"] == 1 for cell in made.values())
+    assert all(
+        cell["printed"] is None and cell["difference"] is None for cell in cells.values()
+    )  # not the paper's data
+    assert not [cell for cell in cells.values() if cell["status"] == "failed"]
+    for label, why in left_out.items():
+        assert {cell["why"] for (row, _), cell in cells.items() if row == label} == {why}
+    text = (shapes / "all tables" / f"{table}.md").read_text()
+    rows = _lines(shapes / "all tables" / f"{table}.csv")
+    assert len(rows) == len(cells)
+    for line in rows:
+        cell = cells[line["row"], line["column"]]
+        assert (line["status"], line["value"]) == (cell["status"], "" if cell["value"] is None else str(cell["value"]))
+        if cell["status"] == "measured":
+            assert f"| {line['row']} |" in text
+    assert all(command in text for command in result["commands"])
+
+
+def test_numbers_are_those_of_the_runs_and_stand_beside_the_paper_s(tmp_path: Path) -> None:
+    _store(tmp_path / "hmdb.zarr", "hmdb51")
+    result = _reproduce("tclsta-7", "--store", "hmdb.zarr", "--out", "out", "--seeds", "2", cwd=tmp_path)
+    assert result["splits"] == ["1"]
+    cells = _cells(result)
+    own = cells["Two-stream+STA", "accuracy or mAP"]
+    seeds = [
+        json.loads((tmp_path / "out" / "sta-two" / f"split-1-seed-{seed}" / "metrics.json").read_text())
+        for seed in (0, 1)
+    ]
+    tops = [seed["evaluations"]["1-test"]["metrics"]["top1"] for seed in seeds]
+    assert own["value"] == pytest.approx(sum(tops) / 2)
+    assert own["spread"] == pytest.approx(abs(tops[0] - tops[1]) / 2**0.5)
+    assert (own["printed"], own["runs"]) == (0.676, 2)
+    assert own["difference"] == pytest.approx(own["value"] - 0.676)
+    fusion = json.loads((tmp_path / "out" / "cln-awl" / "split-1-seed-0.json").read_text())["result"]
+    assert fusion["parts"] == [f"out/cln/split-1-seed-0:{branch}" for branch in ("rgb", "flow")]
+    text = (tmp_path / "out" / "tclsta-7.md").read_text()
+    assert f"| Two-stream+STA | {own['value']:.3f} +- {own['spread']:.3f} | 0.676 | {own['difference']:+.3f} |" in text
+
+
+def test_commands_of_a_dry_run_work_by_hand_and_their_runs_are_taken(tmp_path: Path) -> None:
+    _store(tmp_path / "a store.zarr", "ucf101", ("rgb",))
+    asked = ("--store", "a store.zarr", "--out", "by hand")
+    planned = _reproduce("glka-3", *asked, "--dry-run", cwd=tmp_path)
+    assert not (tmp_path / "by hand").exists()
+    assert {cell["status"] for cell in _cells(planned).values()} == {"planned"}
+    said = vidatt("reproduce", "glka-3", *asked, *SMALL, "--dry-run", cwd=tmp_path)
+    assert said.stdout.splitlines() == planned["commands"]
+    for line in planned["commands"]:
+        name, *arguments = shlex.split(line)
+        assert name == "vidatt"
+        done = vidatt(*arguments, cwd=tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    weights = {path: path.stat().st_mtime_ns for path in tmp_path.glob("by hand/*/*/weights.safetensors")}
+    assert len(weights) == 7
+    result = _reproduce("glka-3", *asked, cwd=tmp_path)
+    assert {cell["status"] for cell in _cells(result).values()} == {"measured"}
+    assert {path: path.stat().st_mtime_ns for path in weights} == weights
+    # and all of it is taken as it is, by another table of the paper too
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("by hand/*/*.json")}
+    assert _reproduce("glka-3", *asked, cwd=tmp_path)["rows"] == result["rows"]
+    assert (
+        _cells(_reproduce("glka-1", *asked, cwd=tmp_path))["Global Pooling", "accuracy"]["value"]
+        == (_cells(result)["Global Pooling", "accuracy"]["value"])
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_at_any_time_the_same_command_continues_to_the_same_result(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    _store(tmp_path / "s.zarr", "ucf101")
+    whole = _reproduce("stan-2", "--store", "s.zarr", "--out", "whole", cwd=tmp_path)
+    command = ("reproduce", "stan-2", "--store", "s.zarr", "--out", "cut", *SMALL, "--jobs", "2")
+    running = start_vidatt(*command, cwd=tmp_path)
+    end = time.monotonic() + 120
+    while len(list(tmp_path.glob("cut/*/*.json"))) < 2:
+        assert running.poll() is None, running.stderr
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    running.send_signal(number)
+    code = running.wait()
+    if number == signal.SIGTERM:
+        assert code == 75, running.stderr
+        assert "steps are finished in cut; the same command continues" in running.stderr
+    assert not (tmp_path / "cut" / "stan-2.md").exists()
+    time.sleep(1)  # a killed one's commands die with it, a moment later
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cut/*/*.json")}
+    assert 2 <= len(kept) < 8
+    cut = _reproduce("stan-2", "--store", "s.zarr", "--out", "cut", "--jobs", "2", cwd=tmp_path)
+    assert cut["rows"] == whole["rows"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not list(tmp_path.glob("cut/**/*.part"))
+
+
+def test_a_failed_row_is_named_the_others_go_on_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    _store(tmp_path / "s.zarr", "ucf101")
+    (tmp_path / "out" / "san-rgb" / "split-1-seed-0").mkdir(parents=True)
+    (tmp_path / "out" / "san-rgb" / "split-1-seed-0" / "notes.txt").write_text("mine")
+    done = vidatt("reproduce", "stan-2", "--store", "s.zarr", "--out", "out", *SMALL, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "san-rgb (split 1, seed 0) failed: " in done.stderr
+    assert "failed: SAN (LF): san-rgb failed, on which it stands" in done.stdout
+    rows = _lines(tmp_path / "out" / "stan-2.csv")
+    assert [(row["row"], row["column"], row["status"]) for row in rows] == [
+        ("SAN", "EF", "measured"), ("SAN", "LF", "failed"), ("STAN", "EF", "measured"), ("STAN", "LF", "measured"),
+    ]  # fmt: skip
+    (tmp_path / "out" / "san-rgb" / "split-1-seed-0" / "notes.txt").unlink()
+    assert vidatt("reproduce", "stan-2", "--store", "s.zarr", "--out", "out", *SMALL, cwd=tmp_path).returncode == 0
+
+
+def test_rows_whose_streams_a_store_lacks_are_left_out_and_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
+    _store(tmp_path / "rgb.zarr", "ucf101", ("rgb",))
+    result = _reproduce("stan-1", "--store", "rgb.zarr", "--out", "out", "--set", "C=1", cwd=tmp_path)
+    cells = _cells(result)
+    assert cells["STAN", "FRA"]["status"] == "measured"
+    assert cells["STAN", "OPF"]["why"] == "rgb.zarr has no stream flow"
+    assert cells["STAN", "OPF"]["printed"] == 86.6
+    again = _reproduce("stan-1", "--store", "rgb.zarr", "--out", "out", "--set", "C=2", code=1, cwd=tmp_path)
+    assert "is of another fit" in _cells(again)["pool5_512+ave", "FRA"]["why"]
+    assert _cells(again)["STAN", "FRA"] == cells["STAN", "FRA"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("stan-10",), "Unknown table 'stan-10'. Did you mean 'stan-1'?"),
+        (("stan-1", "--store", "none.zarr"), "No vidatt store at none.zarr"),
+        (("stan-1",), "by `vidatt extract --dataset ucf101 --recipe stan --store ucf101.zarr`"),
+        (("stan-1", "--store", "s.zarr", "--set", "stepz=3"), "any head in the table: 'stepz'. Did you mean 'steps'?"),
+        (("stan-1", "--store", "s.zarr", "--preset", "tiny"), "stan-1.toml: fit.fc6-rgb: Unknown preset"),
+        (("stan-1", "--store", "s.zarr", "--splits", "7"), "Unknown split '7'"),
+        (("stan-1", "--store", "s.zarr", "--out", "a,b"), "--out a,b: settings list runs by commas"),
+        (("tclsta-9", "--store", "s.zarr"), "Table tclsta-9: no row can be made on this store: needs a benchmark"),
+        (("--store", "s.zarr"), "TABLE is missing"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_begins(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    _store(tmp_path / "s.zarr", "ucf101")
+    done = vidatt("reproduce", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("vidatt: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_figure_reads_what_commands_print() -> None:
+    metrics = {"metrics": {"top1": 0.5, "top5": 0.7, "map": None}}
+    assert figure(metrics, "top1") == 0.5
+    assert figure(metrics, "average") == pytest.approx(0.6)
+    assert figure(metrics, "map") is None
+    assert figure({"measures": None}, "thumos14@0.5") is None
+    detections = {"thumos14": {"thresholds": [0.1, 0.5], "map": [0.3, 0.2]}}
+    assert figure({"measures": detections}, "thumos14@0.5") == 0.2
+    boxes = {"thresholds": [0.05, 0.1], "frame_hit": [0.9, 0.8]}
+    assert figure({"measures": boxes}, "frame_hit@0.05") == 0.9
+
+
+def test_list_names_every_table_and_a_store_at_hand(tmp_path: Path) -> None:
+    (tmp_path / "cache-store").mkdir()
+    _store(tmp_path / "cache-store" / "hmdb51.zarr", "hmdb51", ("rgb",))
+    done = vidatt("reproduce", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tables = {table["name"]: table for table in json.loads(done.stdout)["tables"]}
+    assert tables["glka-1"]["stores"] == ["cache-store/hmdb51.zarr"]
+    assert tables["stan-1"]["stores"] == []
+    assert tables["stan-1"]["extractions"]["fc6"] == (
+        "vidatt extract --dataset ucf101 --recipe stan --layer fc6 --store ucf101-fc6.zarr"
+    )
+    # without --store the one at hand is taken
+    planned = json.loads(vidatt("reproduce", "glka-1", "--dry-run", "--json", *SMALL, cwd=tmp_path).stdout)
+    assert planned["stores"] == {"windows": "cache-store/hmdb51.zarr"}
+    assert planned["out"] == "reproduced/hmdb51-glka"
+
+
+def test_cells_have_the_columns_of_the_csv() -> None:
+    from vidatt.pipelines.reproduce.report import CSV_COLUMNS
+
+    assert {"table", "dataset", "row", *ReproducedCell.__dataclass_fields__} == set(CSV_COLUMNS)
