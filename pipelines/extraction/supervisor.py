@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -65,6 +66,13 @@ class _Worker:
     shards: list[int] = field(default_factory=list)  # handed out, being made
     held: list[int] = field(default_factory=list)  # made, not yet committed: see Breaker
     asks: bool = False  # waits for an answer to its Want
+    dismissed: bool = False  # was told that there is nothing left
+
+
+def _tell(worker: _Worker, message: object) -> None:
+    """Send a worker something; of one that died meanwhile, `Supervisor._receive` will tell."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        worker.child.connection.send(message)
 
 
 class Supervisor:
@@ -127,7 +135,7 @@ class Supervisor:
         self._store, self._tasks = store, {task.shard: task for task in tasks}
         self._todo = deque(self._tasks)
         workers = min(len(self._devices), len(tasks))
-        self._first.child.connection.send(store.path)
+        _tell(self._first, store.path)
         for device in self._devices[1:workers]:
             self._start(device)
         with self._stop, Progress("extract", sum(task.videos for task in tasks), unit="video") as progress:
@@ -161,7 +169,7 @@ class Supervisor:
         if not cuda:
             environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         worker = _Worker(Child("vidatt.pipelines.extraction.worker:serve", environment), device)
-        worker.child.connection.send(work)
+        _tell(worker, work)
         self._workers.append(worker)
         return worker
 
@@ -185,7 +193,7 @@ class Supervisor:
             if message is None:
                 self._bury(worker)
             elif isinstance(message, Ready):
-                worker.child.connection.send(self._open().path)
+                _tell(worker, self._open().path)
             elif isinstance(message, Want):
                 worker.asks = True
             elif isinstance(message, VideoSeen):
@@ -220,14 +228,16 @@ class Supervisor:
                 worker.asks = False
                 if shard is not None:
                     worker.shards.append(shard)
-                worker.child.connection.send(None if shard is None else self._tasks[shard])
+                worker.dismissed = shard is None
+                _tell(worker, None if shard is None else self._tasks[shard])
 
     def _bury(self, worker: _Worker) -> None:
         """Forget a worker that ended; give its shards to another, unless they killed too many."""
         lost = worker.shards + worker.held
         if not lost:
-            if worker.child.process.wait(timeout=30) == 0:
+            if worker.dismissed:  # it has told of all that it committed, and may take its time to end
                 self._workers.remove(worker)
+                worker.child.kill()
                 return
             self._bury_unborn(worker)
             if self._todo and not self._stop.count:
