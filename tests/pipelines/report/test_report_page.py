@@ -223,7 +223,7 @@ def test_a_store_that_is_gone_takes_the_pictures_and_nothing_else(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda run: (run / "scores-1-test.npz").unlink(), "no file of scores"),
+        (lambda run: (run / "scores-1-test.npz").unlink(), "has no scores-1-test.npz"),
         (lambda run: (run / "scores-1-test.npz").write_bytes(b"x"), "scores-1-test.npz"),
         (lambda run: (run / "history.csv").write_text("step,top1\n1,much\n"), "history.csv is damaged"),
         (lambda run: (run / "metrics.json").write_text("{"), "metrics.json is damaged"),
