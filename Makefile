@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check lint types tests fast hostile smoke lowest clean
+.PHONY: demo test check lint types tests fast long smoke lowest clean
 
 demo: $(VENV)/installed
 	$(BIN)/vidatt demo --out demo-out
@@ -26,15 +26,15 @@ types: $(VENV)/installed-dev
 
 # two files of tests at a time: their fixtures are made once per file; tests/conftest.py puts the long files first
 tests: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not hostile'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 # those that take less than a second each
 fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 # what takes minutes: killed processes, full disks, damaged stores, thousands of broken videos
-hostile: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m hostile
+long: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
 
 # the real chain on a few videos, for another interpreter: make smoke PYTHON=python3.12 VENV=.venv-3.12
 smoke: $(VENV)/installed-dev

@@ -28,6 +28,7 @@ def writers() -> Iterator[Writers]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("untrimmed", [False, True], ids=["trimmed", "untrimmed"])
 def test_publish_killed_before_each_change_leaves_a_shard_whole_or_absent(tmp_path, writers, untrimmed):
     store = new_store(tmp_path / "s.zarr", 200, untrimmed)
@@ -55,6 +56,7 @@ def test_publish_killed_before_each_change_leaves_a_shard_whole_or_absent(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sweeps", [False, True], ids=["by a rerun", "by a sweep"])
 def test_completion_killed_before_each_change_is_completed_by_the_next(tmp_path, writers, sweeps):
     store = new_store(tmp_path / "s.zarr", 200)
@@ -80,6 +82,7 @@ def test_completion_killed_before_each_change_is_completed_by_the_next(tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_racing_writers_killed_at_random_never_mix(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 150)
     chance = random.Random(7)
@@ -128,6 +131,7 @@ def killed_at_intent(store: Store, writers: Writers, shard: int) -> tuple[Path, 
 
 @pytest.mark.parametrize("damage", ["gone", "truncated", "bit", "marker"])
 @pytest.mark.slow
+@pytest.mark.long
 def test_intent_whose_scratch_is_damaged_counts_as_never_made(tmp_path, writers, damage):
     store = new_store(tmp_path / "s.zarr", 3)
     scratch, _ = killed_at_intent(store, writers, 1)

@@ -191,6 +191,7 @@ def killed_before(step: int, work: Any) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_before_each_change_it_is_the_old_store_or_the_new(tmp_path):
     made = fill(synthetic_store(tmp_path / "made.zarr", [3] * 5, videos_per_shard=2), {"rgb": (1, 1, 4)})
     before = content(made.path)
@@ -226,6 +227,7 @@ def test_killed_before_each_change_it_is_the_old_store_or_the_new(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_of_two_at_once_one_wins_and_the_other_sees_it(tmp_path):
     for turn in range(8):
         store = fill(synthetic_store(tmp_path / f"{turn}.zarr", [3] * 5, videos_per_shard=2), {"rgb": (1, 1, 4)})

@@ -35,6 +35,7 @@ def read_while_torn(store: Store, shard: int) -> set[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("untrimmed", [False, True], ids=["trimmed", "untrimmed"])
 def test_replacement_killed_before_each_change_is_the_old_or_the_new(tmp_path, writers, untrimmed):
     store = new_store(tmp_path / "s.zarr", 200, untrimmed)
@@ -64,6 +65,7 @@ def test_replacement_killed_before_each_change_is_the_old_or_the_new(tmp_path, w
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_completion_of_a_replacement_killed_before_each_change_is_completed_by_the_next(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 200)
     assert writers.run(store, list(range(150)), seed=1) == 0
@@ -88,6 +90,7 @@ def test_completion_of_a_replacement_killed_before_each_change_is_completed_by_t
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_writer_that_was_asleep_takes_nothing_back(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 200)
     assert writers.run(store, list(range(100)), seed=1) == 0
@@ -107,6 +110,7 @@ def test_a_writer_that_was_asleep_takes_nothing_back(tmp_path, writers):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_first_writer_that_was_asleep_takes_nothing_back_either(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 200)
     assert writers.run(store, [0], seed=1) == 0
@@ -124,6 +128,7 @@ def test_a_first_writer_that_was_asleep_takes_nothing_back_either(tmp_path, writ
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_racing_replacers_never_mix(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 40)
     shards = list(range(40))
@@ -170,6 +175,7 @@ def test_files_that_the_new_content_lacks_go(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_damaged_files_come_back_under_the_same_marker_whoever_is_killed(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 70)
     stream = store.stream("rgb")
@@ -256,6 +262,7 @@ def test_a_reader_that_opens_a_file_again_after_a_replacement_reads_the_new_rows
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_reader_that_meets_a_replacement_half_way_waits_for_it(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 2, untrimmed=True)
     assert writers.run(store, [0], seed=1) == 0

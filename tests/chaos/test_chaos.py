@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from testkit.disks import small_disk
 
-pytestmark = [pytest.mark.slow, pytest.mark.hostile]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from vidatt.errors import system_cause
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.runs.run import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.hostile]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STOPS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 

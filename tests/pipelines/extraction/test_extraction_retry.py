@@ -18,7 +18,7 @@ from testkit.commands import start_vidatt, vidatt
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SIZE = ("--resize", "short:28", "--crop", "28")
 

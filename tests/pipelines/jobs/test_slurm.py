@@ -255,7 +255,7 @@ def logs(folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.hostile
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_array_with_kills_a_power_cut_and_requeues_makes_the_same_bytes_in_one_submission(
     cluster: Cluster, shapes: Path, reference: dict[str, bytes], tmp_path: Path
@@ -280,7 +280,7 @@ def test_array_with_kills_a_power_cut_and_requeues_makes_the_same_bytes_in_one_s
 
 
 @pytest.mark.slow
-@pytest.mark.hostile
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_cancelled_array_continues_in_part_with_the_same_slices(
     cluster: Cluster, shapes: Path, reference: dict[str, bytes], tmp_path: Path
@@ -300,7 +300,7 @@ def test_cancelled_array_continues_in_part_with_the_same_slices(
 
 
 @pytest.mark.slow
-@pytest.mark.hostile
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_sweep_is_an_array_and_the_job_behind_it_gathers_the_table(cluster: Cluster, tmp_path: Path) -> None:
     filled_store(tmp_path / "store.zarr", [4] * 24, {"rgb": (3, 3, 8)})

@@ -20,7 +20,7 @@ from vidatt.cache.synthetic import synthetic_index
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.reproduce.report import ReproducedCell, figure
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 CUBES = {"rgb": (2, 2, 6), "flow": (2, 2, 6), "clip": (2, 2, 6)}
 NEEDS = "needs the extraction"
 SMALL = ("--preset", "small", "--set", "steps=3", "--device", "cpu")

@@ -15,7 +15,7 @@ from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.runs.reload import load_head
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FEATURE = (
     "--recipe", "hands", "--streams", "rgb", "--resize", "short:32", "--crop", "28", "--device", "cpu",

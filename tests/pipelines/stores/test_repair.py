@@ -16,7 +16,7 @@ from testkit.commands import start_vidatt, vidatt
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -96,6 +96,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_damage_of_every_file_is_found_and_nothing_is_read_wrongly(extracted, tmp_path):
     truth, wrong, files = everything(extracted), [], sorted(p for p in extracted.rglob("*") if p.is_file())
     assert found(extracted) == ""
@@ -118,6 +119,7 @@ def test_every_damage_of_every_file_is_found_and_nothing_is_read_wrongly(extract
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_files_in_the_place_of_others_are_found_and_not_read(extracted, tmp_path):
     truth = everything(extracted)
     files = sorted(p for p in (extracted / "rgb").rglob("*") if p.is_file())
@@ -154,6 +156,7 @@ def test_what_is_whole_is_good(tmp_path, length, views):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_damage_is_named_by_shard_file_and_video(tmp_path):
     store = filled_store(tmp_path / "s.zarr", [3] * 12, {"rgb": (2, 2, 4)}, videos_per_shard=4)
     path = store.path / "rgb" / "cubes" / "c.1.0.0.0"
@@ -221,6 +224,7 @@ def test_swaps_in_a_store_of_an_earlier_version_are_found(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_store_of_0_1_0_is_good_and_its_damage_is_found(tmp_path):
     with zipfile.ZipFile(Path(__file__).parents[1] / "runs" / "made_by_0_1_0.zip") as archive:
         archive.extractall(tmp_path, [name for name in archive.namelist() if name.startswith("shapes.zarr/")])
