@@ -127,7 +127,7 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:  # else it says itself what is wrong
             error.filename = str(path)
         raise
 

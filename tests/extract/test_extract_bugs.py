@@ -73,6 +73,7 @@ def half(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "named"),
     [
@@ -97,6 +98,7 @@ def test_a_bug_stops_the_run_with_its_traceback_and_leaves_the_store_as_it_was(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_same_crash_on_the_first_videos_stops_the_run_and_commits_nothing(
     shapes: Path, tmp_path: Path, workers: str
@@ -116,6 +118,7 @@ def test_the_same_crash_on_the_first_videos_stops_the_run_and_commits_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_short_run_of_crashes_is_judged_as_a_whole(shapes: Path, tmp_path: Path, workers: str) -> None:
     few = tmp_path / "few"
@@ -130,6 +133,7 @@ def test_a_short_run_of_crashes_is_judged_as_a_whole(shapes: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_crashes_among_other_videos_are_outcomes(shapes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "videos"
     folder.mkdir()

@@ -155,6 +155,7 @@ def folder(tmp_path: Path, avi: bytes) -> Path:
         pytest.param("os.kill(os.getpid(), signal.SIGKILL)", "decoder_crash", id="killed"),
     ],
 )
+@pytest.mark.long
 def test_dry_run_and_run_obey_the_limits_while_planning(
     folder: Path, tmp_path: Path, instead: str, outcome: str
 ) -> None:

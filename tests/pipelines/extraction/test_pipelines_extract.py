@@ -73,6 +73,7 @@ def test_two_workers_make_the_same_bytes(shapes: Path, reference: Path, tmp_path
     assert _content(tmp_path / "s.zarr") == _content(reference)
 
 
+@pytest.mark.long
 def test_four_slices_at_once_make_the_same_bytes(shapes: Path, reference: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     slices = [start_vidatt(*_extract(shapes, store, "--shard", f"{i}/4", "--workers", "1")) for i in range(4)]
@@ -102,6 +103,7 @@ def _done(store: Path) -> int:
     return len(list(store.glob("rgb/.done/[0-9]*.json")))
 
 
+@pytest.mark.long
 def test_kill_9_at_random_moments_then_rerun_gives_the_same_bytes(
     shapes: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ def test_kill_9_at_random_moments_then_rerun_gives_the_same_bytes(
     assert _content(store) == _content(reference)
 
 
+@pytest.mark.long
 def test_every_signal_drains_and_the_same_command_continues(shapes: Path, reference: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):

@@ -154,6 +154,7 @@ def test_hof_of_a_mirrored_view_mirrors_its_bins(shapes: Path, tmp_path: Path) -
     assert np.allclose(plain, mirrored[:, :, ::-1], atol=5e-3)
 
 
+@pytest.mark.long
 def test_recipes_set_everything(shapes: Path, tmp_path: Path) -> None:
     done = vidatt(
         "extract", "--dataset", "actionshapes", "--videos", shapes, "--store", tmp_path / "s.zarr",

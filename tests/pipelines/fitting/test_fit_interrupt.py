@@ -79,6 +79,7 @@ def uninterrupted(store, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_fit_killed_with_kill_9_resumes_to_bit_identical_weights(store, uninterrupted, tmp_path):
     out, kills = tmp_path / "killed", 0
     for rows in (4, 12):
@@ -103,6 +104,7 @@ def test_fit_killed_with_kill_9_resumes_to_bit_identical_weights(store, uninterr
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_fit_stops_in_good_order_on_a_signal_and_resumes(store, uninterrupted, tmp_path, number):
     out = tmp_path / "stopped"

@@ -196,6 +196,7 @@ def _resumed(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_sweep_leaves_checkpoints_and_continues(store, tmp_path):
     extra = ["--streams", "rgb", "--sweep", "lr=0.01,0.02,0.03", "--jobs", 2]
     out = tmp_path / "r"

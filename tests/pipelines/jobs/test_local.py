@@ -15,7 +15,7 @@ from testkit.commands import Running, start_vidatt, vidatt
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.jobs.local import LocalRun, LocalTask
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

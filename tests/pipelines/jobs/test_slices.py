@@ -18,7 +18,7 @@ from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.extraction.planning import planning
 from vidatt.pipelines.jobs.place import Place
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def extract(videos: Path, store: Path, *more: str | Path) -> list[str | Path]:

@@ -94,6 +94,7 @@ def test_scripts_are_bash_and_hold_the_command_word_for_word(case: str, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("task", "to_shell", "restarts", "code", "queued"),
     [
@@ -165,6 +166,7 @@ def test_words_that_no_script_can_hold_are_refused(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -204,6 +206,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_slurm_the_store_is_planned_and_one_line_says_what_is_missing(shapes: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     environment = {**os.environ, "PATH": str(tmp_path)}
@@ -316,6 +319,7 @@ def test_sweep_is_an_array_and_the_job_behind_it_gathers_the_table(cluster: Clus
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_task_that_is_refused_is_told_by_sbatch_in_one_line(cluster: Cluster, shapes: Path, tmp_path: Path) -> None:
     done = start_vidatt("submit", "slurm", "--partition", "none", "--", *extract(shapes, tmp_path / "s.zarr"),
                         cwd=tmp_path, env=cluster.environment)  # fmt: skip

@@ -18,7 +18,7 @@ import pytest
 from testkit.commands import vidatt
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install 'vidatt[dev]'")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 

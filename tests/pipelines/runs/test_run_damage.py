@@ -74,6 +74,7 @@ READ = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", READ)
 def test_one_flipped_bit_anywhere_is_one_line_of_every_reader(made, tmp_path, name):
     content = (made / name).read_bytes()
@@ -161,6 +162,7 @@ def test_a_damaged_checkpoint_is_one_line(made, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_scratch_of_dead_writers_is_swept(run):
     program = """
 import os, signal, sys
@@ -178,6 +180,7 @@ write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIG
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_evaluations_at_once_are_both_kept(run, made, tmp_path):
     lists = [range(30 + n, 36 + n) for n in range(4)]
     stores = [planted_store(tmp_path / f"{n}.zarr", videos=own, test=own) for n, own in enumerate(lists)]
@@ -220,6 +223,7 @@ def edited(values: dict, where: tuple, value: object) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["config.json", "metrics.json"])
 @pytest.mark.parametrize("head", ["mean", "stan", "svm"])
 def test_every_field_of_a_run_with_every_wrong_type_is_one_line(made, tmp_path, name, head):
