@@ -260,7 +260,7 @@ class Head(nn.Module, ABC):
 
 
 def classification_loss(logits: Tensor, target: Tensor, *, kind: str) -> Tensor:
-    """Cross-entropy against the label or the normalised multi-hot vector, or a sum of yes/no losses per class.
+    """Cross-entropy against the label or the normalised multi-hot vector, or the mean of yes/no losses over classes.
 
     Parameters
     ----------
