@@ -156,8 +156,9 @@ class Havoc:
                 self.counts["kills of the dead"] += 1
 
     def _damage(self, running: list[subprocess.Popen[str]]) -> None:
-        """Damage one committed file, or two."""
-        shards = sorted(self.store.glob("*/*/c.*")) + sorted(self.store.glob("*/.done/*.json"))
+        """Damage one committed file, or two; not the index, which stands nowhere else: a message says so."""
+        streams = [self.store / name for name in STREAMS]
+        shards = [path for stream in streams for path in sorted([*stream.glob("*/c.*"), *stream.glob(".done/*.json")])]
         if not shards:
             return
         path = self.dice.choice(shards)
