@@ -30,5 +30,4 @@ def test_after_chaos_the_commands_mend_the_store_to_the_last_byte(tmp_path: Path
     figures = json.loads(done.stdout)
     assert figures["stores equal to the undisturbed one, byte for byte"] == figures["epochs"] == 1
     assert figures["fits with the weights of an undisturbed one"] == 1
-    assert figures["kills of a child"] + figures["kills of a command"] > 3
-    assert figures["videos read and equal to the truth"] > 0
+    assert sum(count for what, count in figures.items() if what.startswith("kills of")) > 3
