@@ -34,7 +34,7 @@ fast: $(VENV)/installed-dev
 
 # what takes minutes: killed processes, full disks, damaged stores, thousands of broken videos
 long: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m long $(AGAIN)
 
 # the real chain on a few videos, for another interpreter: make smoke PYTHON=python3.12 VENV=.venv-3.12
 smoke: $(VENV)/installed-dev
