@@ -24,6 +24,8 @@ from vidatt.cache.stream import Stream
 from vidatt.cache.synthetic import synthetic_index, synthetic_shard, synthetic_store
 from vidatt.errors import CorruptStoreError, UsageError
 
+pytestmark = pytest.mark.slow
+
 MIXED = [7, 1, 0, 12, 40, 3, 3, 3, 8, 2, 2]
 
 

@@ -19,6 +19,8 @@ from vidatt.extract.video import VideoReader
 from vidatt.extract.views import Geometry, Views
 from vidatt.extract.windows import Chunk, FlowSettings, StreamInput, StreamKind
 
+pytestmark = pytest.mark.slow
+
 KINDS = {kind.name: kind for kind in (RGB, CLIP, FLOW)}
 
 

@@ -13,6 +13,8 @@ from vidatt.pipelines.fitting.fit import fit
 from vidatt.pipelines.fitting.plan import FitConfig
 from vidatt.pipelines.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"cam": "6", "lstm": "5", "steps": "3"}
 
 

@@ -18,6 +18,8 @@ from vidatt.pipelines.runs.measured import FitResult
 from vidatt.pipelines.runs.run import Run
 from vidatt.pipelines.runs.seen import read_seen
 
+pytestmark = pytest.mark.slow
+
 STILL = {"steps": "2", "lr": "1e-30", "hidden": "6", "la_hidden": "4"}
 """Weights stay as they start; biases that are 0 move by 1e-30."""
 

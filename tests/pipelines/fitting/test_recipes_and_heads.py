@@ -20,6 +20,8 @@ from vidatt.heads.glka import VARIANTS, GlkaConfig
 from vidatt.heads.layers.clips import Clips
 from vidatt.pipelines.fitting.plan import FitConfig, FitPlan, plan_fit
 
+pytestmark = pytest.mark.slow
+
 FRAMES = [1, 7, 29, 30, 31, 44, 45, 46, 60, 100, 151, 333, 500, 1776]
 """Frames of videos; UCF101's have 28 to 1,776."""
 

@@ -18,6 +18,8 @@ from vidatt.pipelines.results.evaluate import evaluate
 from vidatt.pipelines.results.fusion import FuseConfig, fuse
 from vidatt.pipelines.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:

@@ -25,6 +25,8 @@ from vidatt.pipelines.runs.places import place_of
 from vidatt.pipelines.runs.run import Run
 from vidatt.pipelines.runs.seen import SeenVideos, read_seen
 
+pytestmark = pytest.mark.slow
+
 SEEN = [n for n in range(36) if n % 3]  # of split 1
 NEW = list(range(36, 48))
 

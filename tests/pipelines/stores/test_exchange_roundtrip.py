@@ -29,6 +29,8 @@ from vidatt.errors import (
 )
 from vidatt.pipelines.stores.exchange import EXPORTS, ImportConfig, export_store, import_store
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {"backbone": "hog", "mean": [0.5, 0.25], "view": {"kind": "center"}}
 MIXED = [7, 1, 0, 30, 12, 3, 8, 2]  # one is longer than a shard
 

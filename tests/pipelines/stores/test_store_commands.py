@@ -120,6 +120,8 @@ def count(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 from pathlib import Path
 from vidatt.pipelines.stores.remove import remove_stream
+
+pytestmark = pytest.mark.slow
 sys.addaudithook(count)
 remove_stream(Path(sys.argv[1]), "flow")
 """
