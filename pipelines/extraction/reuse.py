@@ -17,8 +17,8 @@ from ...cache.plan import StorePlan
 from ...cache.reader import Reader
 from ...cache.store import Store
 from ...errors import RefusedError
-from ...extract.sampling import Sampler
 from ...extract.views import Views
+from ..placing import draws_segments
 
 Key = tuple[str, float, float, int, str]
 """What makes cubes equal: SHA-256 of the video file, its stretch, rows, and the id where something is drawn from it."""
@@ -146,7 +146,7 @@ class Reuse:
 def _draws(plan: StorePlan) -> bool:
     """Whether segments or crops are drawn from the video's id."""
     views = Views.parse(plan.view_rule or "center")
-    return Sampler.parse(plan.sampler or "uniform:1").random or any(one.random for one in views.sets)
+    return draws_segments(plan) or any(one.random for one in views.sets)
 
 
 def _digest(path: Path) -> str:

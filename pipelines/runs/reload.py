@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ...cache.store import Store
 from ...errors import FingerprintMismatchError, NotFiniteError, RefusedError, UsageError
-from ...extract.sampling import Sampler
 from ...extract.views import feature
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
+from ..placing import stored_sampler
 from .identity import FitIdentity, FusionEnvironment, FusionIdentity
 from .run import CONFIG, WEIGHTS, Run, changes
 
@@ -34,16 +34,16 @@ def sampled_settings(settings: HeadSettings, store: Store) -> tuple[HeadSettings
     UsageError
         If the store's segments are windows of another length than the head's clips.
     """
-    rule = store.plan.sampler
-    windows = Sampler.parse(rule).window_segments if rule else None
+    sampler = stored_sampler(store.plan)
+    windows = None if sampler is None else sampler.window_segments
     if windows is None:
         return settings, None
     if settings.config.reads_windows:
-        said = f"clips are the store's windows of {windows} frames ({rule})"
+        said = f"clips are the store's windows of {windows} frames ({sampler})"
         return replace(settings, config=settings.config.on_windows(windows)), said
     return settings, (
-        f"the store's segments are windows of {windows} frames end to end ({rule}); head {settings.name} reads them as "
-        "one sequence"
+        f"the store's segments are windows of {windows} frames end to end ({sampler}); head {settings.name} reads them "
+        "as one sequence"
     )
 
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from ...cache.fingerprint import canonical_json
 from ...cache.interchange.arrays import Archive, texts
-from ...cache.plan import StorePlan
 from ...cache.store import Store
 from ...errors import ShardMissingError, StoreNotFoundError, UsageError
-from ...extract.sampling import Sampler
 from ..fitting.holdout import hold_out
 from ..metrics.classification import multi_hot
+from ..placing import draws_segments
 from .identity import FitIdentity, FusionEnvironment
 from .run import VIDEOS, Run
 from .splits import TRAIN
@@ -188,13 +187,9 @@ def store_digest(store: Store) -> str:
     told = {
         "index": store.attributes["index_digest"],
         "views": [store.views, plan.view_rule],
-        "sampling": [plan.sampler, plan.window_frames, *([plan.seed] if _draws_segments(plan) else [])],
+        "sampling": [plan.sampler, plan.window_frames, *([plan.seed] if draws_segments(plan) else [])],
     }
     return hashlib.sha256(canonical_json(told).encode()).hexdigest()
-
-
-def _draws_segments(plan: StorePlan) -> bool:
-    return plan.sampler is not None and Sampler.parse(plan.sampler).random
 
 
 def is_own(run: Run, store: Store) -> bool:
@@ -263,7 +258,7 @@ def _far(fitted: Store, store: Store, stream: str, videos: np.ndarray) -> np.nda
         (
             plan.view_rule,
             plan.sampler,
-            plan.seed if _draws_segments(plan) or "train" in (plan.view_rule or "") else None,
+            plan.seed if draws_segments(plan) or "train" in (plan.view_rule or "") else None,
         )
         for plan in (fitted.plan, store.plan)
     ]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ...cache.store import Store
 from ...errors import CorruptStoreError, UnknownNameError, UsageError
-from ...extract.sampling import Sampler
 from ...extract.views import CENTER, Views, ViewSet
+from ..placing import draws_segments
 from .measured import Sampled
 
 
@@ -63,9 +63,7 @@ def choose_views(store: Store, asked: str | None = None, *, train: bool = False)
 def sampled(store: Store, views: str | None) -> Sampled:
     """Return what a result says of where the features lie that it was made from: those of a set of views."""
     plan = store.plan
-    drawn = (views is not None and ViewSet.parse(views).random) or (
-        plan.sampler is not None and Sampler.parse(plan.sampler).random
-    )
+    drawn = (views is not None and ViewSet.parse(views).random) or draws_segments(plan)
     return Sampled(
         views=views, sampler=plan.sampler, window_frames=plan.window_frames, seed=plan.seed if drawn else None
     )

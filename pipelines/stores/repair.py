@@ -19,13 +19,13 @@ from ...cache.publish import drop_garbage, drop_shard, marker_path
 from ...cache.store import Store
 from ...errors import CorruptStoreError, MissingFileError, RefusedError, UsageError
 from ...extract.decoder import MEMORY_BYTES
-from ...extract.sampling import Sampler
 from ...extract.views import Views
 from ..extraction.config import ExtractConfig, default_videos
 from ..extraction.plan import WorkPlan
 from ..extraction.remake import stream_of
 from ..extraction.shard_work import ShardTask
 from ..extraction.supervisor import Supervisor
+from ..placing import stored_sampler
 from ..record import Record
 from .metadata import CubeShape, mend_root, mend_stream
 from .verify import BadShard, verify_store
@@ -206,7 +206,8 @@ def _same(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def _plan(config: RepairConfig, store: Store, names: Sequence[str]) -> WorkPlan:
     """Return how the streams were made, by what the store says."""
     plan = store.plan
-    if plan.sampler is None or plan.window_frames is None or plan.view_rule is None or plan.seed is None:
+    sampler = stored_sampler(plan)
+    if sampler is None or plan.window_frames is None or plan.view_rule is None or plan.seed is None:
         raise RefusedError(
             f"The store {store.path} does not say how its segments were placed, so no extraction can make them again; "
             "restore what is bad from a copy."
@@ -234,7 +235,7 @@ def _plan(config: RepairConfig, store: Store, names: Sequence[str]) -> WorkPlan:
             decode_memory_bytes=config.decode_memory_bytes,
         ),
         streams=streams,
-        sampler=Sampler.parse(plan.sampler, seed=plan.seed),
+        sampler=sampler,
         window_frames=plan.window_frames,
         views=Views.parse(plan.view_rule),
     )

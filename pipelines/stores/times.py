@@ -11,7 +11,7 @@ from ...cache.ledger import VideoOutcome
 from ...cache.publish import shard_key
 from ...cache.stream_files import StreamFiles
 from ...errors import UsageError
-from ...extract.sampling import Sampler
+from ..placing import stored_sampler
 
 _MOST_FRAMES = 10_000_000
 """Where a ledger tells more of a video than 92 hours, its segments are not computed: that would take gigabytes."""
@@ -78,7 +78,8 @@ def _against_the_sampler(
 ) -> Iterator[str]:
     plan, index = stream.store.plan, stream.store.index
     window, decoded = stream.recipe.get("window_frames"), outcome.decoded_frames
-    if plan.sampler is None or plan.window_frames is None or type(window) is not int:
+    sampler = stored_sampler(plan)
+    if sampler is None or plan.window_frames is None or type(window) is not int:
         return  # made by hand: nothing says where the segments should be
     first, centre, stop = frames.T
     if (stop > decoded).any():
@@ -86,13 +87,13 @@ def _against_the_sampler(
         return
     if (centre > first + window // 2).any() or (stop > first + window).any():
         yield f"its segments span more than the {window} frames of its recipe"
-    sampler = Sampler.parse(plan.sampler)
     if not np.isnan(index.span_seconds[position]).all() or decoded > _MOST_FRAMES:
         if sampler.rule != "windows" and ((np.diff(first) < 0) & (np.diff(segment) > 0)).any():
             yield "its segments do not follow each other"
         return
     try:
-        wanted = sampler.first_frames(decoded, outcome.fps, window=plan.window_frames)[: int(index.length[position])]
+        wanted = sampler.first_frames(decoded, outcome.fps, window=plan.window_frames, video=outcome.id)
+        wanted = wanted[: int(index.length[position])]
     except UsageError as error:
         yield str(error)
         return

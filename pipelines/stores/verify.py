@@ -16,8 +16,8 @@ from ...cache.publish import ARRAYS, DONE, marker_digest
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ...errors import CorruptStoreError, UsageError, VidattError
-from ...extract.sampling import Sampler
 from ...extract.views import Views
+from ..placing import stored_sampler
 from ..record import Record
 from ..runs.progress import Progress
 from .times import check_times
@@ -122,10 +122,11 @@ def verify_store(path: Path, streams: Sequence[str] | None = None) -> VerifyResu
 
 def _check_plan(store: Store) -> None:
     """Refuse a root whose statements contradict each other; that of an earlier version has no digest."""
-    rule, sampler = store.plan.view_rule, store.plan.sampler
+    rule = store.plan.view_rule
     try:
+        sampler = stored_sampler(store.plan)
         views = store.views if rule is None else Views.parse(rule).count
-        segments = None if sampler is None else Sampler.parse(sampler).fixed_segments
+        segments = None if sampler is None else sampler.fixed_segments
     except VidattError as error:
         raise CorruptStoreError(f"{store.path}/zarr.json: {error}", mend(store.path)) from error
     if store.index.digest() != store.attributes["plan_digest"]:

@@ -246,12 +246,15 @@ def planned(path: Path, change: Callable[[dict[str, Any]], object], **plan: Any)
     layout = plan_layout(index.length, 1, 2)
     store = Store.create(path, index=index, views=1, layout=layout, attributes={**PLAN, **plan})
     stream = store.add_stream("rgb", cube_shape=(1, 1, 2), recipe={"window_frames": 3})
-    first = Sampler.parse("uniform:4").first_frames(50, 25.0, window=2)
+    asked = plan.get("sampler", "")
+    rule = asked if asked.startswith("random") else PLAN["sampler"]  # the others are wrong on purpose
+    sampler = Sampler.parse(rule, seed=store.plan.seed)
+    first = np.concatenate([sampler.first_frames(50, 25.0, window=2, video=str(id)) for id in index.ids])
     frames = np.stack([first, np.minimum(first + 1, 49), np.minimum(first + 3, 50)], axis=1)
     content: dict[str, Any] = {
         "cubes": np.ones((8, 1, 1, 2), np.float16),
-        "frames": np.concatenate([frames, frames]).astype(np.int32),
-        "seconds": np.concatenate([frames[:, 1], frames[:, 1]]) / 25,
+        "frames": frames.astype(np.int32),
+        "seconds": frames[:, 1] / 25,
         "outcomes": [
             VideoOutcome(id=str(id), outcome="ok", decoded_frames=50, header_frames=50, fps=25.0, segments=4)
             for id in index.ids
@@ -282,6 +285,13 @@ def _gap(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [lambda c: None, _lose_the_second], ids=["whole", "one missing"])
 def test_the_time_map_of_an_extraction_is_good(tmp_path, change):
     assert found(planned(tmp_path / "s.zarr", change).path) == ""
+
+
+def test_segments_that_were_drawn_are_those_of_the_store_s_seed_and_the_video(tmp_path):
+    drawn = {"sampler": "random:2:2", "seed": 7}
+    assert found(planned(tmp_path / "s.zarr", lambda c: None, **drawn).path) == ""
+    moved = planned(tmp_path / "moved.zarr", lambda c: c["frames"].__setitem__(3, c["frames"][3] - 1), **drawn)
+    assert "not stand where random:2:2 places them" in found(moved.path)
 
 
 @pytest.mark.parametrize(
