@@ -27,6 +27,8 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_index, synthetic_shard, synthetic_store
 from vidatt.errors import CorruptStoreError, RefusedError, UsageError
 
+pytestmark = pytest.mark.slow
+
 CUBES = {"rgb": (1, 1, 4), "flow": (2, 2, 3)}
 
 

@@ -299,8 +299,6 @@ from vidatt.errors import VidattError
 from vidatt.pipelines.stores.exchange import ImportConfig, import_store
 sys.path.insert(0, sys.argv[1])
 from test_exchange_hostile import _mutated
-
-pytestmark = pytest.mark.slow
 folder, choice, ends = Path(sys.argv[2]), random.Random(1), {"refused": 0, "imported": 0}
 for n in range(150):
     good = (folder / choice.choice(("hdf5.h5", "hdf5-packed.h5"))).read_bytes()

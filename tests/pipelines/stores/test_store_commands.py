@@ -120,8 +120,6 @@ def count(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 from pathlib import Path
 from vidatt.pipelines.stores.remove import remove_stream
-
-pytestmark = pytest.mark.slow
 sys.addaudithook(count)
 remove_stream(Path(sys.argv[1]), "flow")
 """

@@ -213,9 +213,8 @@ def test_swaps_in_a_store_of_an_earlier_version_are_found(tmp_path):
     assert verify_store(store.path).bad == ()
     a, b = (store.path / "rgb" / "cubes" / f"c.{shard}.0.0.0" for shard in (0, 1))
     content = a.read_bytes(), b.read_bytes()
-    a.write_bytes(content[1] if len(content[0]) == len(content[1]) else content[0])
-    if len(content[0]) != len(content[1]):
-        pytest.skip("the shards have other sizes")
+    assert len(content[0]) == len(content[1])
+    a.write_bytes(content[1])
     assert [bad.shard for bad in verify_store(store.path).bad] == [0]
     a.write_bytes(content[0])
     edit = store.path / "rgb" / ".done" / "0.json"
