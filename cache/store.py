@@ -135,10 +135,16 @@ class Store(StoreRows):
         UsageError
             If there is none of this name; the message lists those there are.
         """
-        names = self.stream_names
-        if name not in names:
-            raise UsageError(f"The store {self.path} has no stream {name!r}; it has {', '.join(names) or 'none yet'}.")
+        self.require_streams([name])
         return Stream(self, name)
+
+    def require_streams(self, names: Iterable[str]) -> None:
+        """Refuse names that no stream has; raises as `stream`."""
+        there = self.stream_names
+        if absent := [name for name in names if name not in there]:
+            raise UsageError(
+                f"The store {self.path} has no stream {absent[0]!r}; it has {', '.join(there) or 'none yet'}."
+            )
 
     def __getitem__(self, name: str) -> Stream:
         """Open a stream; see `stream`."""
@@ -251,8 +257,7 @@ class Store(StoreRows):
                 )
             good = {o.id for o in stream.outcomes() if o.outcome in accepted and o.segments > 0}
             usable &= np.fromiter((name in good for name in self.index.ids), bool, len(self.index))
-            for shard in missing:  # of a long video, some shards may be done
-                usable[self.shard_videos(shard)] = False
+            usable &= stream.done_videos()  # of a long video, some shards may be done
         return usable
 
     def extend(self, *, index: Index, layout: Layout, attributes: Mapping[str, Any]) -> Store:

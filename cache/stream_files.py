@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+import numpy as np
+
 from ..errors import CorruptStoreError, ShardMissingError
 from .arrays import StoredArray, read_array
 from .fingerprint import fingerprint
@@ -82,6 +84,18 @@ class StreamFiles:
         names = set(os.listdir(self.path / DONE))
         return [shard for shard in range(self.store.shard_count) if f"{shard}.json" not in names]
 
+    def done_shards(self) -> list[int]:
+        """List the shards with a commit marker, ascending."""
+        missing = set(self.missing_shards())
+        return [shard for shard in range(self.store.shard_count) if shard not in missing]
+
+    def done_videos(self) -> np.ndarray:
+        """Tell which videos have all their shards done, [N] bool: a long one stands in several."""
+        done = np.ones(len(self.store.index), bool)
+        for shard in self.missing_shards():
+            done[self.store.shard_videos(shard)] = False
+        return done
+
     def marker(self, shard: int) -> dict[str, Any]:
         """Return the commit marker, which proves to be that of this shard, its videos and this stream.
 
@@ -130,13 +144,11 @@ class StreamFiles:
 
     def outcomes(self) -> list[VideoOutcome]:
         """Return the outcomes of all videos in finished shards, in store order, each video once."""
-        missing = set(self.missing_shards())
         found: dict[str, VideoOutcome] = {}
-        for shard in range(self.store.shard_count):
-            if shard not in missing:
-                for values in self.marker(shard)["videos"]:
-                    outcome = VideoOutcome.from_dict(values)
-                    found.setdefault(outcome.id, outcome)  # a long video stands in several shards
+        for shard in self.done_shards():
+            for values in self.marker(shard)["videos"]:
+                outcome = VideoOutcome.from_dict(values)
+                found.setdefault(outcome.id, outcome)  # a long video stands in several shards
         return list(found.values())
 
     def outcome(self, position: int) -> VideoOutcome:

@@ -114,8 +114,7 @@ class StoreMaterial(Material):
         done = np.ones(len(store.index), bool)
         opened = [store.stream(name) for name in streams]
         for stream in opened:
-            for shard in stream.missing_shards():
-                done[store.shard_videos(shard)] = False
+            done &= stream.done_videos()
         if not opened or not done.any():
             raise ShardMissingError(
                 f"The store {store.path} has no video that is done in {', '.join(streams) or 'any stream'}; "

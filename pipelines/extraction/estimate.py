@@ -148,12 +148,8 @@ def _videos_to_do(plan: ExtractionPlan, stream: str) -> np.ndarray:
     """Tell which videos have rows in shards that a stream lacks, (N,) bool."""
     if plan.store is None or stream not in plan.store.stream_names:
         return np.ones(len(plan.index), bool)
-    there = plan.store.stream(stream)
-    lacks = np.zeros(len(plan.index), bool)
-    for shard in range(plan.layout.shard_count):  # also those that an extension adds
-        if not there.is_done(shard):
-            videos = plan.layout.shard_videos(shard)
-            lacks[videos.start : videos.stop] = True
+    lacks = np.ones(len(plan.index), bool)  # also those that an extension adds
+    lacks[: len(plan.store.index)] = ~plan.store.stream(stream).done_videos()
     return lacks
 
 

@@ -92,7 +92,7 @@ class Reuse:
         for name, stream in self._streams.items():
             self._outcomes[name] = {o.id: o for o in stream.outcomes() if o.segments and o.sha256}
         index, found = self._store.index, {}
-        whole = self._whole()
+        whole = np.logical_and.reduce([stream.done_videos() for stream in self._streams.values()])
         for position, id in enumerate(index.ids.tolist()):
             digests = {outcomes[id].sha256 if id in outcomes else "" for outcomes in self._outcomes.values()}
             if whole[position] and len(digests) == 1 and (digest := digests.pop()):
@@ -103,15 +103,6 @@ class Reuse:
                 "earlier versions did not record. Leave --reuse out."
             )
         return found
-
-    def _whole(self) -> np.ndarray:
-        """Tell which videos have all their shards, [N] bool: a long one stands in several."""
-        store = self._store
-        whole = np.ones(len(store.index), bool)
-        for stream in self._streams.values():
-            for shard in stream.missing_shards():
-                whole[store.shard_videos(shard)] = False
-        return whole
 
     def matches(self, store: Store, positions: Sequence[int], videos: Path) -> dict[int, int]:
         """Return the position here of each video of a new store whose file, stretch and rows are equal."""

@@ -250,7 +250,7 @@ def _choices(options: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 def _state(store: Store) -> dict[str, Any]:
     """Return what of a store a result depends on."""
     return {
-        name: [stream.fingerprint, sum(stream.is_done(shard) for shard in range(store.shard_count))]
+        name: [stream.fingerprint, len(stream.done_shards())]
         for name in store.stream_names
         for stream in [store.stream(name)]
     }

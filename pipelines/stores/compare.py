@@ -150,10 +150,7 @@ def _compare_stream(a: Stream, b: Stream, pairs: Sequence[tuple[int, int]], prog
 
 
 def _done(stream: Stream) -> tuple[np.ndarray, dict[str, VideoOutcome]]:
-    done = np.ones(len(stream.store.index), bool)
-    for shard in stream.missing_shards():
-        done[stream.store.shard_videos(shard)] = False
-    return done, {outcome.id: outcome for outcome in stream.outcomes()}
+    return stream.done_videos(), {outcome.id: outcome for outcome in stream.outcomes()}
 
 
 def _rows(reader: Any, position: int) -> list[np.ndarray]:

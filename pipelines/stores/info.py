@@ -67,7 +67,7 @@ def store_info(path: Path) -> StoreInfo:
         splits=split_counts(store.index),
         rows=store.rows,
         shards=store.shard_count,
-        streams={name: _stream_info(store.stream(name), store.shard_count) for name in store.stream_names},
+        streams={name: _stream_info(store.stream(name)) for name in store.stream_names},
     )
 
 
@@ -79,9 +79,9 @@ def split_counts(index: Index) -> dict[str, SplitCounts]:
     }
 
 
-def _stream_info(stream: Stream, shards: int) -> StoredStream:
+def _stream_info(stream: Stream) -> StoredStream:
     outcomes = stream.outcomes()
-    done = [shard for shard in range(shards) if stream.is_done(shard)]
+    done = stream.done_shards()
     return StoredStream(
         fingerprint=stream.fingerprint,
         recipe=dict(stream.recipe),

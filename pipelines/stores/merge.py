@@ -123,8 +123,7 @@ def _choose(streams: Sequence[Stream]) -> list[_Take]:
             )
     found: dict[int, tuple[Stream, dict[str, Any]]] = {}
     for stream in streams:
-        missing = set(stream.missing_shards())
-        for shard in (shard for shard in range(stream.store.shard_count) if shard not in missing):
+        for shard in stream.done_shards():
             marker = stream.marker(shard)
             other, before = found.setdefault(shard, (stream, marker))
             if _content(before) != _content(marker):

@@ -33,10 +33,7 @@ def remove_stream(path: Path, name: str, *, dry_run: bool = False) -> RemovedStr
         If there is none of this name; the message lists those there are.
     """
     store = Store.open(path)
-    if name not in store.stream_names:
-        raise UsageError(
-            f"The store {path} has no stream {name!r}; it has {', '.join(store.stream_names) or 'none yet'}."
-        )
+    store.require_streams([name])
     files = [file for file in (path / name).rglob("*") if file.is_file()]
     result = RemovedStream(
         store=str(path),

@@ -147,9 +147,7 @@ def _command(config: RepairConfig, done: _Done, damaged: bool) -> str | None:
 
 
 def _streams(store: Store, config: RepairConfig) -> list[str]:
-    for name in (*(config.streams or ()), *config.weights):
-        if name not in store.stream_names:
-            raise UsageError(f"The store {store.path} has no stream {name!r}; it has {', '.join(store.stream_names)}.")
+    store.require_streams((*(config.streams or ()), *config.weights))
     return list(config.streams or store.stream_names)
 
 

@@ -15,7 +15,7 @@ from ...cache.mending import mend, repair_command
 from ...cache.publish import ARRAYS, DONE, marker_digest
 from ...cache.store import Store
 from ...cache.stream import Stream
-from ...errors import CorruptStoreError, UsageError, VidattError
+from ...errors import CorruptStoreError, VidattError
 from ...extract.views import Views
 from ..placing import stored_sampler
 from ..record import Record
@@ -77,8 +77,7 @@ def verify_store(path: Path, streams: Sequence[str] | None = None) -> VerifyResu
     started = time.monotonic()
     store = Store.open(path)
     _check_plan(store)
-    if unknown := [name for name in streams or [] if name not in store.stream_names]:
-        raise UsageError(f"The store {path} has no stream {unknown[0]!r}; it has {', '.join(store.stream_names)}.")
+    store.require_streams(streams or [])
     bad: list[BadShard] = []
     opened: list[Stream] = []
     for name in streams or store.stream_names:
@@ -88,9 +87,8 @@ def verify_store(path: Path, streams: Sequence[str] | None = None) -> VerifyResu
             bad.append(BadShard(stream=name, shard=None, reason=error.what, files=(name,), videos=()))
     done: dict[str, list[int]] = {}
     for stream in opened:
-        missing = set(stream.missing_shards())
-        done[stream.name] = [shard for shard in range(store.shard_count) if shard not in missing]
-        bad += _without_marker(stream, missing)
+        done[stream.name] = stream.done_shards()
+        bad += _without_marker(stream, set(range(store.shard_count)) - set(done[stream.name]))
     jobs = [(stream, shard) for stream in opened for shard in done[stream.name]]
     sizes = dict.fromkeys(done, 0)
     pool = ThreadPoolExecutor(min(MOST_THREADS, cpu_count()))
