@@ -11,6 +11,7 @@ from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
 from .door import stopped
+from .explain import explain
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
@@ -50,8 +51,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, report, reproduce, cache, status,
-    submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, explain, report, reproduce, cache,
+    status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

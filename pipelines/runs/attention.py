@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,10 @@ SEGMENTS_AT_ONCE = 3_200
 """Of a batch, as many as 128 videos of 25 have: untrimmed videos may have thousands each."""
 
 
+KIND = "spatial_"
+"""Begins the names of a head's parts [B, T, M, K, K] that are one kind of its attention, such as `spatial_sa`."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VideoAttention:
     """What a head says about one video, and where it looked; T counts the video's valid segments."""
@@ -35,6 +39,7 @@ class VideoAttention:
     temporal: np.ndarray  # [T] float32, sums to 1
     temporal_raw: np.ndarray | None  # [T] float32
     spatial: np.ndarray | None  # [T, M, K, K] float32
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)  # of a head with several kinds of it, each as above
     segments: np.ndarray | None = None  # [T, R] float32, what the head made of each segment; on request
     segment_probabilities: np.ndarray | None = None  # [T, N] float32, if the head classifies segments; on request
 
@@ -104,6 +109,7 @@ def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments
         None if tensor is None else _numpy(tensor)
         for tensor in (output.temporal_raw, output.spatial, parts.get("segments"), verdicts)
     )
+    kinds = {name.removeprefix(KIND): _numpy(maps) for name, maps in output.parts.items() if name.startswith(KIND)}
     for b, T in enumerate(batch.valid.sum(1).tolist()):
         if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
             raise not_finite(run, store, int(batch.videos[b]))
@@ -114,6 +120,7 @@ def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments
             temporal=temporal[b, :T],
             temporal_raw=None if raw is None else raw[b, :T],
             spatial=None if spatial is None else spatial[b, :T],
+            kinds={name: maps[b, :T] for name, maps in kinds.items()},
             segments=None if segments is None else segments[b, :T],
             segment_probabilities=None if by_segment is None else by_segment[b, :T],
         )
