@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import av
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,12 +17,10 @@ from matplotlib.figure import Figure
 from ...cache.scratch import write_atomically
 from ..metrics.attention import into_region
 from ..pictures.frames import FramesError, FrameSource, Picture, cropped
-from ..pictures.overlay import Layer, layer
+from ..pictures.overlay import SAID_BOX, TRUE_BOX, Layer, draw_boxes, layer
 from ..pictures.scene import WHOLE, Scene
 from ..pictures.sheet import FRAME, TIME, SheetSettings, require_frames, rows_of, view_of
 from ..pictures.strip import (
-    SAID_BOX,
-    TRUE_BOX,
     WEIGHT,
     axes_at,
     draw_strip,
@@ -31,6 +28,7 @@ from ..pictures.strip import (
     shortened,
     text_at,
     verdict,
+    write_legend,
 )
 from ..runs.progress import Progress
 
@@ -157,6 +155,7 @@ class _Stage:
         letters, (words, colour) = self.width // 8, verdict(scene)
         text_at(figure, _MARGIN, 6, shortened(scene.attention.id, letters), fontsize=9, fontweight="bold")
         text_at(figure, _MARGIN, 23, shortened(words, letters), fontsize=8.5, color=colour)
+        write_legend(figure, self.width - _MARGIN, 6, true=bool(scene.boxes), said=bool(self._said))
         for name, (left, top) in zip(self._panels, self._places, strict=True):
             text_at(figure, left + self._panel[0] / 2, top - 2, name, fontsize=8, ha="center", va="bottom")
         span = self.width - _LEFT - _MARGIN
@@ -184,11 +183,14 @@ class _Stage:
         scene, (width, height) = self._scene, self._panel
         canvas = self._canvas.copy()
         segment = scene.segment_of(picture.frame, picture.seconds)
+        boxes = scene.boxes.get(picture.frame, np.empty((0, 4)))
+        said = [self._said[segment]] if segment is not None and segment in self._said else []
         base = cropped(picture.rgb, self._view, width=width, height=height)
         for name, over, (left, top) in zip(self._panels, self._layers_of(segment), self._places, strict=True):
             panel = base.copy() if over is None else over.over(base)
             if name != TIME:
-                self._draw_boxes(panel, picture.frame, segment)
+                draw_boxes(panel, boxes, view=self._view, colour=TRUE_BOX)
+                draw_boxes(panel, said, view=self._view, colour=SAID_BOX, dash_px=6)
             canvas[top : top + height, left : left + width] = panel
         now = picture.seconds if scene.times.unit == "s" else (segment or 0) + 0.5
         at = _LEFT + round((self.width - _LEFT - _MARGIN - 1) * min(max(now / scene.times.end, 0), 1))
@@ -227,18 +229,6 @@ class _Stage:
         place = into_region(maps.region, tuple(self._view))
         return layer(maps.cells[segment], place, width=width, height=height, style=self._style)
 
-    def _draw_boxes(self, panel: np.ndarray, frame: int, segment: int | None) -> None:
-        height, width, _ = panel.shape
-        true = self._scene.boxes.get(frame, np.empty((0, 4)))
-        box = None if segment is None else self._said.get(segment)
-        said = [] if box is None else [box]
-        for boxes, colour in ((true, TRUE_BOX), (said, SAID_BOX)):
-            for box in boxes:
-                x1, y1, x2, y2 = into_region(box, tuple(self._view)) * [width, height, width, height]
-                corners = (round(x1), round(y1)), (round(x2) - 1, round(y2) - 1)
-                cv2.rectangle(panel, *corners, (0, 0, 0), 3)
-                cv2.rectangle(panel, *corners, _rgb(colour), 1)
-
 
 class _Line:
     """A line of text that changes."""
@@ -258,11 +248,6 @@ def _pixels(figure: Figure) -> np.ndarray:
     assert isinstance(canvas, FigureCanvasAgg)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return red, green, blue
 
 
 def _even(px: int) -> int:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import matplotlib
 import numpy as np
 
+from ..metrics.attention import into_region
+
 STYLES = ("heat", "light", "blend")
 """heat: in colours; light: the frame is as bright as the attention; blend: half frame, half attention in white."""
+TRUE_BOX, SAID_BOX = (54, 224, 90), (255, 90, 74)
+"""Colours of boxes, RGB: the true ones, and those that a rule makes of the attention."""
 _UNSEEN = 0.45
 """Brightness of what lies outside of all cells: the network did not see it."""
 _DARK = 0.12
@@ -82,3 +87,35 @@ def layer(
         factor, add = 1 - colours[..., 3:], 255 * colours[..., 3:] * colours[..., :3]
     add = np.broadcast_to(add, (height, width, 3))
     return Layer(factor=np.where(inside, factor, np.float32(_UNSEEN)), add=np.where(inside, add, np.float32(0)))
+
+
+def draw_boxes(
+    picture: np.ndarray, boxes: Sequence[np.ndarray] | np.ndarray, *, view: np.ndarray, colour: tuple[int, int, int],
+    dash_px: int = 0,
+) -> None:  # fmt: skip
+    """Draw boxes into a picture (H, W, 3) uint8.
+
+    Parameters
+    ----------
+    boxes : [n, 4] x1, y1, x2, y2 in fractions of the frame
+    view : (4,) the part of the frame that the picture shows, likewise
+    dash_px : length of dashes; 0 = full lines
+    """
+    H, W, _ = picture.shape
+    for box in boxes:
+        x1, y1, x2, y2 = (round(float(edge)) for edge in into_region(box, tuple(view)) * [W, H, W, H])
+        corners = [(x1, y1), (x2 - 1, y1), (x2 - 1, y2 - 1), (x1, y2 - 1), (x1, y1)]
+        for start, stop in pairwise(corners):
+            cv2.line(picture, start, stop, (0, 0, 0), 4)
+        for start, stop in pairwise(corners):
+            _dashed(picture, start, stop, colour, dash_px)
+
+
+def _dashed(
+    picture: np.ndarray, start: tuple[int, int], stop: tuple[int, int], colour: tuple[int, int, int], dash_px: int
+) -> None:
+    length = max(abs(stop[0] - start[0]), abs(stop[1] - start[1]))
+    pieces = length // dash_px | 1 if dash_px else 1  # an odd number: both ends are drawn
+    ends = np.linspace(start, stop, pieces + 1).round().astype(int).tolist()
+    for (x1, y1), (x2, y2) in list(pairwise(ends))[::2]:
+        cv2.line(picture, (x1, y1), (x2, y2), colour, 2)

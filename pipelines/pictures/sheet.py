@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from ...cache.scratch import write_atomically
 from ...errors import UnknownNameError, UsageError
 from ..metrics.attention import into_region
 from .frames import FramesError, FrameSource, cropped
-from .overlay import STYLES, layer
+from .overlay import SAID_BOX, STYLES, TRUE_BOX, draw_boxes, layer
 from .scene import WHOLE, Scene, shown_segments
-from .strip import DPI, SAID_BOX, TRUE_BOX, axes_at, draw_strip, new_figure, shortened, text_at, verdict
+from .strip import DPI, axes_at, draw_strip, new_figure, shortened, text_at, verdict, write_legend
 
 FRAME, TIME = "frame", "time"
 """Rows that are no maps: the frames as they are; the frames as bright as their segment's weight."""
@@ -157,6 +155,8 @@ class _Block:
         words, colour = verdict(scene)
         text_at(figure, 10, top + 8, shortened(scene.attention.id, letters), fontsize=9, fontweight="bold")
         text_at(figure, 10, top + 25, shortened(words, letters), fontsize=8.5, color=colour)
+        shown = [int(scene.frames[segment]) in scene.boxes for segment in self._shown.segments]
+        write_legend(figure, width - _RIGHT, top + 8, true=any(shown), said=bool(self._shown.said_boxes))
         for column, segment in enumerate(self._shown.segments):
             centre = _LEFT + column * (cell_width + _GAP) + cell_width / 2
             weight = f"{scene.attention.temporal[segment]:.2g}"
@@ -176,14 +176,20 @@ class _Block:
         canvas = np.full((cell_height, count * (cell_width + _GAP) - _GAP, 3), 255, np.uint8)
         for column, segment in enumerate(self._shown.segments):
             left = column * (cell_width + _GAP)
-            canvas[:, left : left + cell_width] = self._cell_picture(name, segment)
+            cell = self._cell_picture(name, segment)
+            if name != TIME:
+                true, said = self._boxes(segment)
+                draw_boxes(cell, true, view=self._view, colour=TRUE_BOX)
+                draw_boxes(cell, said, view=self._view, colour=SAID_BOX, dash_px=6)
+            canvas[:, left : left + cell_width] = cell
         axes.imshow(canvas, interpolation="none", aspect="auto", extent=(0, canvas.shape[1], cell_height, 0))
-        for column, segment in enumerate(self._shown.segments if name != TIME else ()):
-            self._draw_boxes(axes, column * (cell_width + _GAP), segment)
-        axes.set_xlim(0, canvas.shape[1])
-        axes.set_ylim(cell_height, 0)
         axes.axis("off")
         text_at(figure, _LEFT - 8, top + cell_height / 2, shortened(name, 14), fontsize=8, ha="right", va="center")
+
+    def _boxes(self, segment: int) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+        """Return the true boxes of a segment's frame, and what a rule says."""
+        said, scene = self._shown.said_boxes, self._shown.scene
+        return list(scene.boxes.get(int(scene.frames[segment]), ())), [said[segment]] if segment in said else []
 
     def _cell_picture(self, name: str, segment: int) -> np.ndarray:
         scene, (width, height) = self._shown.scene, self._cell
@@ -201,18 +207,3 @@ class _Block:
         else:
             place = into_region(maps.region, tuple(self._view))
         return layer(maps.cells[segment], place, width=width, height=height, style=self._settings.style).over(picture)
-
-    def _draw_boxes(self, axes: Axes, left: int, segment: int) -> None:
-        """Draw true boxes in full lines, what a rule says in dashes."""
-        width, height = self._cell
-        true = self._shown.scene.boxes.get(int(self._shown.scene.frames[segment]), np.empty((0, 4)))
-        said = [self._shown.said_boxes[segment]] if segment in self._shown.said_boxes else []
-        for boxes, colour, dashes in ((true, TRUE_BOX, "-"), (said, SAID_BOX, (0, (3, 2)))):
-            for box in boxes:
-                x1, y1, x2, y2 = into_region(box, tuple(self._view)).clip(0, 1) * [width, height, width, height]
-                if x2 > x1 and y2 > y1:
-                    for line, under in (("black", 2.6), (colour, 1.5)):
-                        axes.add_patch(
-                            Rectangle((left + x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=line, linewidth=under,
-                                      linestyle=dashes if line == colour else "-")
-                        )  # fmt: skip

@@ -17,7 +17,6 @@ DPI = 100
 WEIGHT = "#1f6fb4"
 TRUE = "#138a4e"
 SAID_WRONG = "#b02020"
-TRUE_BOX, SAID_BOX = "#36e05a", "#ff5a4a"
 RIGHT_SIGN, WRONG_SIGN = "✓", "✗"
 
 
@@ -56,6 +55,12 @@ def verdict(scene: Scene) -> tuple[str, str]:
         return f"said: {said}", "#303030"
     sign, colour = (RIGHT_SIGN, TRUE) if scene.right else (WRONG_SIGN, SAID_WRONG)
     return f"{sign} truth: {', '.join(scene.truth)}   said: {said}", colour
+
+
+def write_legend(figure: Figure, right: float, top: float, *, true: bool, said: bool) -> None:
+    """Say what the boxes are, at the right of a line."""
+    told = [text for there, text in ((true, "box in a full line: true"), (said, "in dashes: by attention")) if there]
+    text_at(figure, right, top, "; ".join(told), fontsize=7.5, ha="right", color="#505050")
 
 
 def draw_strip(axes: Axes, scene: Scene, *, marks: Sequence[int] = ()) -> None:
