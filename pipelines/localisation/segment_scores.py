@@ -16,8 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from scipy.special import softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from ...cache.scratch import write_atomically
 from ...cache.store import Store
@@ -163,6 +161,9 @@ def learn(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *,
     UsageError
         If all rows are of one class.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second, which reading a learned classifier does without
+    from sklearn.linear_model import LogisticRegression
+
     rows, places = np.nonzero(labels >= 0)
     targets = labels[rows, places]
     if len(np.unique(targets)) < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ class ClipCubes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Piece:
+class Piece:
     """What is decoded and held at once of a video: all of it, or some of its windows."""
 
     clip: Clip
@@ -130,6 +130,9 @@ class ClipExtractor:
         self.setups: dict[str, StreamSetup] = {
             key: replace(setup, input=replace(setup.input, name=self._labels[key])) for key, (setup, _) in made.items()
         }
+        self.computed: Callable[[int], None] = lambda count: None  # called with the inputs that a network has taken
+        for setup in self.setups.values():
+            setup.backbone.register_forward_hook(lambda net, given, output: self.computed(len(output)))
         self._decoders = decoders or (1 if device.type == "cpu" else given_cores(os.environ))
         self._extractor = Extractor(
             tuple(self.setups.values()),
@@ -150,13 +153,18 @@ class ClipExtractor:
         self._extractor.close()
 
     @property
+    def segment_inputs(self) -> int:
+        """Inputs that the networks take of one segment: all its streams and views."""
+        return sum(setup.input.views.count for setup in self.setups.values())
+
+    @property
     def segment_bytes(self) -> int:
         """Bytes of the cubes of one segment: all its streams and views."""
         return sum(
             2 * int(np.prod(setup.backbone.cube_shape)) * setup.input.views.count for setup in self.setups.values()
         )
 
-    def plan(self, clips: Sequence[Clip]) -> list[_Piece]:
+    def plan(self, clips: Sequence[Clip]) -> list[Piece]:
         """Return what is decoded of each video; only where the number of segments follows the length it looks inside.
 
         A video whose cubes would take more than half of the memory that is left is not begun.
@@ -170,10 +178,10 @@ class ClipExtractor:
             takes, left = segments * self.segment_bytes, available_ram_bytes()
             why = f"the cubes of its {segments} segments take {size_text(takes)} of {size_text(left)} that are left"
             large = f"{why}; cut it into windows with --window SECONDS" if takes > left // 2 else None
-            pieces.append(_Piece(clip=clip, segments=segments, sampler=self._base, too_large=large))
+            pieces.append(Piece(clip=clip, segments=segments, sampler=self._base, too_large=large))
         return pieces
 
-    def run(self, pieces: Sequence[_Piece]) -> Iterator[ClipCubes]:
+    def run(self, pieces: Sequence[Piece]) -> Iterator[ClipCubes]:
         """Yield the cubes of each video, or of each of its windows, in order.
 
         They lie in memory until whoever gets them lets them go: one video, or `PIECE_BYTES` of its windows, at a time
@@ -202,14 +210,14 @@ class ClipExtractor:
         counted: list[int] = count_segments(jobs, self.settings, cores=given_cores(os.environ)).tolist()
         return counted
 
-    def _windows_of(self, clip: Clip, length: float, stride: float) -> list[_Piece]:
+    def _windows_of(self, clip: Clip, length: float, stride: float) -> list[Piece]:
         sliding = SlidingSampler(base=self._base, window_seconds=length, stride_seconds=stride)
         one_each = replace(sliding, base=Sampler.parse("uniform:1"))
         windows = self._count([clip], one_each)[0]
         each = self._base.fixed_segments or max(1, self._count([clip], sliding)[0] // windows)
         most = max(1, PIECE_BYTES // (each * self.segment_bytes))
         return [
-            _Piece(
+            Piece(
                 clip=clip,
                 segments=each * (stop - first),
                 sampler=replace(sliding, first=first, stop=stop),
@@ -220,7 +228,7 @@ class ClipExtractor:
             for first, stop in ((at, min(windows, at + most)) for at in range(0, windows, most))
         ]
 
-    def _job(self, number: int, group: Sequence[_Piece]) -> ShardJob:
+    def _job(self, number: int, group: Sequence[Piece]) -> ShardJob:
         jobs = tuple(
             VideoJob(
                 id=piece.clip.id,
@@ -236,7 +244,7 @@ class ClipExtractor:
         rows = [piece.segments * self._views for piece in group]
         return ShardJob(number, sum(rows), jobs, tuple(sum(rows[:place]) for place in range(len(rows))))
 
-    def _of_group(self, group: Sequence[_Piece], arrays: ShardArrays) -> Iterator[ClipCubes]:
+    def _of_group(self, group: Sequence[Piece], arrays: ShardArrays) -> Iterator[ClipCubes]:
         first_row = 0
         for piece, report in zip(group, arrays.reports, strict=True):
             each = piece.segments // piece.held_windows
@@ -245,7 +253,7 @@ class ClipExtractor:
             first_row += piece.segments * self._views
 
     def _cubes(
-        self, piece: _Piece, report: VideoReport, streams: dict[str, StreamArrays], first_row: int, window: int,
+        self, piece: Piece, report: VideoReport, streams: dict[str, StreamArrays], first_row: int, window: int,
         each: int,
     ) -> ClipCubes:  # fmt: skip
         cubes, frames, seconds = {}, {}, {}
@@ -271,7 +279,7 @@ class ClipExtractor:
         )
 
 
-def _span(piece: _Piece, number: int, report: VideoReport) -> tuple[float, float] | None:
+def _span(piece: Piece, number: int, report: VideoReport) -> tuple[float, float] | None:
     """Return the seconds of the file that a window covers."""
     if not isinstance(piece.sampler, SlidingSampler) or report.fps <= 0 or not report.decoded_frames:
         return None

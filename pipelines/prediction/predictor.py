@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,19 +11,19 @@ import numpy as np
 import torch
 
 from ...errors import NotFiniteError, RefusedError, UsageError
+from ...extract.decoder import DecoderSettings
 from ...extract.sampling import Sampler
 from ...extract.video import VideoReport
 from ...heads.contract import Head
-from ...heads.fusion.score_rules import decision_temperature, mean_rule, to_probabilities
-from ..metrics.classification import multi_hot
-from ..results.run_scores import kept_scores
+from ...heads.fusion.score_rules import mean_rule
 from ..runs.attention import looked
 from ..runs.identity import FusionEnvironment
-from ..runs.places import Place
+from ..runs.measured import Sampled
 from ..runs.reload import load_head, require_fit
 from ..runs.run import Run
 from ..runs.scoring import batch_scores, resolve_device
-from .clip_cubes import Clip, ClipCubes, ClipExtractor
+from .clip_cubes import Clip, ClipCubes, ClipExtractor, Piece
+from .fusing import as_probabilities, fusion_words, temperature_of
 from .intervals import Interval, IntervalReader, IntervalRule
 from .making import Choices, StreamMaking, making_of, require_alike
 
@@ -47,6 +47,7 @@ class PredictorConfig:
     device: str = "auto"
     batch_segments: int | None = None
     decoders: int | None = None
+    decoder: DecoderSettings = field(default_factory=DecoderSettings)
 
     def __post_init__(self) -> None:
         if self.window_seconds is None and self.stride_seconds is not None:
@@ -109,10 +110,29 @@ class LoadedPart:
         return self.streams[0].sampling.moments
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+    """What a predictor is to do."""
+
+    pieces: tuple[list[Piece], ...]  # of each sampling
+    inputs: int  # that the networks take in all, where each video has as many frames as it states
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is to be said beside predictions."""
+
+    score_kind: str
+    fusion: str | None  # how the runs' scores become one, in words; None for one run
+    sampled: tuple[Sampled, ...]  # where each run looked
+    notes: tuple[str, ...]
+
+
 class Predictor:
     """Runs with their heads and the networks that make their cubes; use `with`, or `close` it.
 
-    `predictor(path)` gives the `Prediction` of one video, `predictor.run(clips)` those of several, window by window.
+    `predictor(path)` gives the `Prediction` of one video, `predictor.run(predictor.plan(clips))` those of several,
+    window by window.
 
     Attributes
     ----------
@@ -126,7 +146,7 @@ class Predictor:
         if not runs:
             raise UsageError("A predictor needs a run.")
         self.config, self.device = config, resolve_device(config.device)
-        opened = [_open(path) for path in runs]
+        opened = [open_fit(path) for path in runs]
         require_alike(opened)
         identity = require_fit(opened[0])
         self.classes, self.multi_label = identity.classes, identity.multi_label
@@ -138,12 +158,12 @@ class Predictor:
         self._extractors = [
             ClipExtractor(
                 list(streams.values()), device=self.device, slide=config.slide, decoders=config.decoders,
-                batch_segments=config.batch_segments,
+                batch_segments=config.batch_segments, settings=config.decoder,
             )
             for streams in groups.values()
         ]  # fmt: skip
         self.score_kind = Head.score_kind if len(self.parts) > 1 else self.parts[0].head.score_kind
-        self.fusion = _fusion_words(self.parts) if len(self.parts) > 1 else None
+        self.fusion = fusion_words(opened, [part.temperature for part in self.parts]) if len(self.parts) > 1 else None
         self._reader, why = self._interval_reader()
         decoded = f"runs of {len(groups)} samplings: each video is decoded {len(groups)} times"
         said = [note for extractor in self._extractors for note in extractor.notes]
@@ -167,19 +187,50 @@ class Predictor:
         ----------
         video : a local file
         """
-        parts = list(self.run([Clip(id=str(video), path=Path(video))]))
+        parts = list(self.run(self.plan([Clip(id=str(video), path=Path(video))])))
         return parts[0] if len(parts) == 1 else mean_of_windows(parts)
 
-    def run(self, clips: Sequence[Clip]) -> Iterator[Prediction]:
-        """Yield the prediction of each video, or of each of its windows, in order."""
-        plans = [extractor.plan(clips) for extractor in self._extractors]
-        made = [extractor.run(plan) for extractor, plan in zip(self._extractors, plans, strict=True)]
+    def plan(self, clips: Sequence[Clip]) -> Plan:
+        """Return what is decoded of each video; looks inside only where the number of segments follows the length."""
+        pieces = tuple(extractor.plan(clips) for extractor in self._extractors)
+        inputs = sum(
+            piece.segments * extractor.segment_inputs
+            for extractor, own in zip(self._extractors, pieces, strict=True)
+            for piece in own
+            if piece.too_large is None
+        )
+        return Plan(pieces=pieces, inputs=inputs)
+
+    def run(self, plan: Plan, *, computed: Callable[[int], None] = lambda count: None) -> Iterator[Prediction]:
+        """Yield the prediction of each video, or of each of its windows, in order.
+
+        Parameters
+        ----------
+        computed : called with the number of inputs that a network has taken; `Plan.inputs` in all
+        """
+        for extractor in self._extractors:
+            extractor.computed = computed
+        made = [extractor.run(pieces) for extractor, pieces in zip(self._extractors, plan.pieces, strict=True)]
         for found in zip(*made, strict=True):
             yield self._predict(found)
 
-    def windows(self, clips: Sequence[Clip]) -> int:
-        """Return how many predictions `run` yields; looks into the videos where that follows their length."""
-        return sum(piece.held_windows for piece in self._extractors[0].plan(clips))
+    def about(self) -> About:
+        """Return what is to be said beside the predictions, after them."""
+        samplings = [part.streams[0].sampling for part in self.parts]
+        return About(
+            score_kind=self.score_kind,
+            fusion=self.fusion,
+            sampled=tuple(
+                Sampled(
+                    views=str(one.views),
+                    sampler=str(one.sampler),
+                    window_frames=one.window_frames,
+                    seed=one.seed if one.sampler.random or any(v.random for v in one.views.sets) else None,
+                )
+                for one in samplings
+            ),
+            notes=tuple(self.notes),
+        )
 
     def _predict(self, found: Sequence[ClipCubes]) -> Prediction:
         """Return what the runs say of the cubes of one video, those of each sampling."""
@@ -192,7 +243,10 @@ class Predictor:
         if not all(cubes.valid.any() for cubes in own):
             return prediction
         scored = tuple(self._score(part, cubes) for part, cubes in zip(self.parts, own, strict=True))
-        plain = [self._as_probabilities(part, scores) for part, scores in zip(self.parts, scored, strict=True)]
+        plain = [
+            as_probabilities(scores[None], part.temperature, multi_label=self.multi_label)
+            for part, scores in zip(self.parts, scored, strict=True)
+        ]
         fused = mean_rule(np.stack(plain))[0].astype(np.float32) if len(self.parts) > 1 else scored[0]
         if not np.isfinite(fused).all():
             raise NotFiniteError(
@@ -212,11 +266,6 @@ class Predictor:
             with torch.inference_mode():
                 total += batch_scores(part.head, part.head(batch.cubes, batch.valid))[0][0]
         return (total / views).astype(np.float32)
-
-    def _as_probabilities(self, part: LoadedPart, scores: np.ndarray) -> np.ndarray:
-        if part.temperature is None:
-            return scores[None]
-        return to_probabilities(scores[None], part.temperature, multi_label=self.multi_label)
 
     def _interval_reader(self) -> tuple[IntervalReader | None, str | None]:
         """Return what makes intervals, or why nothing does."""
@@ -297,7 +346,16 @@ def mean_of_windows(windows: Sequence[Prediction]) -> Prediction:
     )
 
 
-def _open(path: Path) -> Run:
+def open_fit(path: Path) -> Run:
+    """Open a finished fit.
+
+    Raises
+    ------
+    MissingFileError, UsageError
+        If there is none, or it is not finished.
+    RefusedError
+        If it is a fusion; the message names the command that averages its parts.
+    """
     run = Run.open(path)
     if isinstance(run.environment, FusionEnvironment):
         raise RefusedError(
@@ -313,24 +371,4 @@ def _load(run: Run, choices: Choices, device: torch.device) -> LoadedPart:
     mine = replace(choices, weights={name: file for name, file in choices.weights.items() if name in own})
     streams = making_of(run, mine)
     head = load_head(run, sampler=streams[0].sampling.sampler).to(device).eval()
-    return LoadedPart(run=run, head=head, streams=streams, temperature=_temperature(run, head))
-
-
-def _temperature(run: Run, head: Head) -> float | None:
-    """Return by which decision values become probabilities, as `fuse` learns it; 1 without validation scores."""
-    if head.score_kind == Head.score_kind:
-        return None
-    identity = run.identity
-    if not (run.path / Place(split=identity.split, part="validation").scores).is_file():
-        return 1.0
-    held = kept_scores(run, identity.split, "validation")
-    assert held.labels is not None
-    hot = multi_hot(held.labels, len(identity.classes))
-    known = hot.any(1)
-    return decision_temperature(held.scores[known], hot[known], multi_label=identity.multi_label)
-
-
-def _fusion_words(parts: Sequence[LoadedPart]) -> str:
-    text = f"mean of the class probabilities of {len(parts)} runs, as `vidatt fuse --method mean`"
-    told = [f"{part.temperature:.3g} ({part.run.path})" for part in parts if part.temperature is not None]
-    return f"{text}; decision values become probabilities by the temperature {', '.join(told)}" if told else text
+    return LoadedPart(run=run, head=head, streams=streams, temperature=temperature_of(run, head))
