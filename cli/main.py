@@ -15,6 +15,7 @@ from .explain import explain
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
+from .predict import predict
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_detections, fuse
@@ -51,8 +52,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, explain, report, reproduce, cache,
-    status, submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, predict, explain, detect, locate, report,
+    reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

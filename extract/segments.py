@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .sampling import Sampler
+from .sliding import SlidingSampler
 from .video import (
     TRUNCATED_BELOW,
     Frame,
@@ -35,7 +36,7 @@ class VideoJob:
 
     id: str  # of the catalogue; seeds the random views
     path: Path
-    sampler: Sampler
+    sampler: Sampler | SlidingSampler
     window_frames: int  # of the longest stream: places the segments, the same for every stream
     segments: int  # rows that the plan gave to this video; segments beyond are not read
     start_seconds: float | None = None  # only this stretch of the file
@@ -47,7 +48,7 @@ class CountJob:
     """One video whose segments are to be counted before it is planned; nothing is decoded."""
 
     path: Path
-    sampler: Sampler
+    sampler: Sampler | SlidingSampler
     start_seconds: float | None = None  # only this stretch of the file
     stop_seconds: float | None = None
 

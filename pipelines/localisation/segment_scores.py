@@ -16,8 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from scipy.special import softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from ...cache.scratch import write_atomically
 from ...cache.store import Store
@@ -81,13 +79,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     UsageError
         If the head makes nothing of single segments, or the training videos are of one class.
     """
-    settings = {
-        "C": C,
-        "segments": segments,
-        "view": 0 if shows_centre(store) else "random",  # what is seen, wherever the store has it
-        "train": require_fit(run).train.to_dict(),
-        "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
-    }
+    settings = _learned_by(run, C=C, segments=segments, centred=shows_centre(store))
     kept = _kept(run.path / FILE, settings)
     if kept is not None:
         return kept
@@ -112,6 +104,28 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     log.info("segment classifier of %s: learned from %d segments of %d videos", run.path, sum(map(len, owners)),
              len(videos))  # fmt: skip
     return classifier
+
+
+def kept_classifier(run: Run, *, C: float, segments: int, centred: bool) -> SegmentClassifier | None:
+    """Return the classifier that a run keeps, None if it has none that was learned so.
+
+    Parameters
+    ----------
+    centred : whether what is read shows the centre of the frame
+    C, segments : see `segment_classifier`
+    """
+    return _kept(run.path / FILE, _learned_by(run, C=C, segments=segments, centred=centred))
+
+
+def _learned_by(run: Run, *, C: float, segments: int, centred: bool) -> dict[str, Any]:
+    """Return what a classifier depends on."""
+    return {
+        "C": C,
+        "segments": segments,
+        "view": 0 if centred else "random",  # what is seen, wherever the store has it
+        "train": require_fit(run).train.to_dict(),
+        "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
+    }
 
 
 def training_videos(run: Run, store: Store) -> np.ndarray:
@@ -147,6 +161,9 @@ def learn(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *,
     UsageError
         If all rows are of one class.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second, which reading a learned classifier does without
+    from sklearn.linear_model import LogisticRegression
+
     rows, places = np.nonzero(labels >= 0)
     targets = labels[rows, places]
     if len(np.unique(targets)) < 2:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...cache.batches import Batch, Batches
 from ...cache.store import Store
 from ...errors import UnknownNameError
-from ...heads.contract import Head
+from ...heads.contract import Head, HeadOutput
 from .reload import load_head, require_fit, settings_of, store_for
 from .run import Run
 from .scoring import resolve_device
@@ -99,10 +99,34 @@ def attention(
 
 
 def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
+    ids = [str(id) for id in store.index.ids[batch.videos]]
+    for video in look(head, batch, ids, with_segments=with_segments):
+        if not (np.isfinite(video.probabilities).all() and np.isfinite(video.temporal).all()):
+            raise not_finite(run, store, video.position)
+        yield video
+
+
+def look(head: Head, batch: Batch, ids: Sequence[str], *, with_segments: bool = False) -> Iterator[VideoAttention]:
+    """Yield what a head says about each video of a batch, and where it looked.
+
+    Parameters
+    ----------
+    head : in evaluation mode, on the device of the batch
+    ids : [B] of the videos
+    with_segments : also give `segments` and `segment_probabilities`, where the head has them
+    """
     with torch.inference_mode():
         output = head(batch.cubes, batch.valid)
+    return looked(head, output, batch, ids, with_segments=with_segments)
+
+
+def looked(
+    head: Head, output: HeadOutput, batch: Batch, ids: Sequence[str], *, with_segments: bool = False
+) -> Iterator[VideoAttention]:
+    """Do as `look` does, with what the head has returned."""
+    parts = output.parts if with_segments else {}
+    with torch.inference_mode():
         probabilities = _numpy(head.probabilities(output.logits))
-        parts = output.parts if with_segments else {}
         verdicts = head.probabilities(parts["segment_logits"]) if "segment_logits" in parts else None
     temporal = _numpy(output.temporal)
     raw, spatial, segments, by_segment = (
@@ -111,11 +135,9 @@ def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments
     )
     kinds = {name.removeprefix(KIND): _numpy(maps) for name, maps in output.parts.items() if name.startswith(KIND)}
     for b, T in enumerate(batch.valid.sum(1).tolist()):
-        if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
-            raise not_finite(run, store, int(batch.videos[b]))
         yield VideoAttention(
             position=int(batch.videos[b]),
-            id=str(store.index.ids[batch.videos[b]]),
+            id=ids[b],
             probabilities=probabilities[b],
             temporal=temporal[b, :T],
             temporal_raw=None if raw is None else raw[b, :T],
