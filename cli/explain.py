@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import common
+from .door import assignments, common
 from .tables import duration
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("clips", nargs=-1, metavar="[VIDEO]...", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for what is made.")
 @click.option("--id", "ids", multiple=True, metavar="VIDEO_ID", help="A video of the store; may be repeated.")
 @click.option("--pick", default="random", show_default=True, help="Without --id: random, right or wrong (the surest).")
@@ -35,17 +36,21 @@ if TYPE_CHECKING:
 @click.option("--crop", is_flag=True, help="Show the part of the frame that the network saw, not the whole.")
 @click.option("--seconds", metavar="A:B", help="Show this stretch of the videos only.")
 @click.option("--boxes", metavar="RULE", help="Draw what `vidatt locate` would find: threshold, minmax or contour.")
+@click.option("--weights", multiple=True, metavar="STREAM=FILE", help="For VIDEO: weights of a stream [by digest].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random videos.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def explain(
-    rows: str, frames: int, style: str, crop: bool, seconds: str | None, **given: Any
+    rows: str, frames: int, style: str, crop: bool, seconds: str | None, weights: tuple[str, ...], **given: Any
 ) -> tuple[ExplainResult, str, int]:
     """Show when and where a fitted head looks: attention on the frames of videos, as pictures, films and arrays.
+
+    The videos are those of the run's store, or new ones: VIDEO is a file, a folder or a CSV, as of `vidatt predict`.
 
     \b
     Example:
       vidatt explain runs/stan --videos UCF-101 --out looks
+      vidatt explain runs/stan clip.mp4 --out looks
       vidatt explain runs/stan --id Archery/v_Archery_g01_c01.avi --out looks --npz
       vidatt explain runs/stan --pick wrong --count 6 --together --no-mp4 --out mistakes
     """
@@ -55,7 +60,8 @@ def explain(
 
     names = tuple(name for name in rows.split(",") if name)
     look = SheetSettings(frames=frames, rows=names, style=style, crop=crop, seconds=_stretch(seconds))
-    result = run(ExplainConfig(look=look, **given))
+    files = {name: Path(file) for name, file in assignments("--weights", weights).items()}
+    result = run(ExplainConfig(look=look, weights=files, **given))
     return result, explain_text(result), 1 if result.failed else 0
 
 
@@ -82,10 +88,13 @@ def explain_text(result: ExplainResult) -> str:
         when = "" if video.seconds is None else f" at {video.seconds:.1f} s"
         truth = f", truth {', '.join(video.truth)}" if video.truth else ""
         files = [path for path in (video.picture, video.film, video.arrays) if path]
-        lines.append(f"{video.id}: {video.said[0]} {video.probabilities[0]:.3f}{truth}; most weight{when}")
+        if video.said:
+            lines.append(f"{video.id}: {video.said[0]} {video.probabilities[0]:.3f}{truth}; most weight{when}")
+        else:
+            lines.append(f"{video.id}:")
         lines += [f"  {path}" for path in files]
         lines += [f"  not shown: {video.problem}"] if video.problem else []
     lines += [result.together] if result.together else []
     lines += [f"note: {note}" for note in result.notes]
     made = f"{len(result.videos)} videos in {duration(result.seconds)}"
-    return "\n".join([*lines, f"{made}, {result.failed} of them without frames" if result.failed else made])
+    return "\n".join([*lines, f"{made}, {result.failed} of them not shown" if result.failed else made])

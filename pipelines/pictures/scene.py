@@ -134,6 +134,19 @@ def shown_segments(temporal: np.ndarray, count: int, among: np.ndarray | None = 
     return [int(segment) for segment in np.unique(shown)]
 
 
+def times_of(
+    frames: np.ndarray, seconds: np.ndarray, *, fps: float, frame_count: int, stop: float, notes: list[str]
+) -> Times:
+    """Return where segments lie in time, by what `segment_bounds` takes; that it is unknown is added to the notes."""
+    try:
+        bounds = segment_bounds(frames, seconds, fps=fps, frame_count=frame_count, stop=stop)
+    except UsageError as error:
+        notes.append(f"time is told in segments: a video {error}")
+        places = np.arange(len(frames), dtype=np.float64)
+        return Times(bounds=np.stack([places, places + 1], axis=1), centres=places + 0.5, unit="segments")
+    return Times(bounds=bounds, centres=seconds, unit="s")
+
+
 class StoreScenes:
     """Makes the scenes of a store's videos; `notes` is what cannot be shown, and why."""
 
@@ -183,17 +196,11 @@ class StoreScenes:
     def _times(self, seen: VideoAttention) -> Times:
         T, position = len(seen.temporal), seen.position
         outcome = self._stream.outcome(position)
-        seconds = self._reader.seconds(position)[:T]
-        try:
-            bounds = segment_bounds(
-                self._reader.frames(position)[:T], seconds, fps=outcome.fps, frame_count=outcome.decoded_frames,
-                stop=float(self._store.index.span_seconds[position, 1]),
-            )  # fmt: skip
-        except UsageError as error:
-            self.notes.append(f"time is told in segments: a video {error}")
-            places = np.arange(T, dtype=np.float64)
-            return Times(bounds=np.stack([places, places + 1], axis=1), centres=places + 0.5, unit="segments")
-        return Times(bounds=bounds, centres=seconds, unit="s")
+        return times_of(
+            self._reader.frames(position)[:T], self._reader.seconds(position)[:T], fps=outcome.fps,
+            frame_count=outcome.decoded_frames, stop=float(self._store.index.span_seconds[position, 1]),
+            notes=self.notes,
+        )  # fmt: skip
 
     def _intervals(self, position: int, times: Times) -> tuple[Interval, ...]:
         if times.unit != "s":
