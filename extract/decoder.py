@@ -97,11 +97,23 @@ def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message | Bu
             os._exit(0)  # the parent is gone
 
 
-class Decoder:
-    """One decoding child; restarted by itself after a hang or a crash."""
+def start_child() -> Child:
+    """Start a child that will decode."""
+    return Child("vidatt.extract.decoder:serve")
 
-    def __init__(self, streams: tuple[StreamInput, ...], settings: DecoderSettings) -> None:
-        self._streams, self._settings = streams, settings
+
+class Decoder:
+    """One decoding child; restarted by itself after a hang or a crash.
+
+    Parameters
+    ----------
+    ahead : a child that `start_child` has started while there was other work: it has its imports behind it
+    """
+
+    def __init__(
+        self, streams: tuple[StreamInput, ...], settings: DecoderSettings, *, ahead: Child | None = None
+    ) -> None:
+        self._streams, self._settings, self._ahead = streams, settings, ahead
         self._child: Child | None = None
         self._job: VideoJob | CountJob | PictureJob | None = None
         self._interrupted = False
@@ -121,7 +133,7 @@ class Decoder:
     def _send(self, job: VideoJob | CountJob | PictureJob) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # what ended it, messages() will say
             if self._child is None:
-                self._child = Child("vidatt.extract.decoder:serve")
+                self._child, self._ahead = self._ahead or start_child(), None
                 self._child.connection.send((self._settings.memory_bytes, self._streams))
             self._child.connection.send(job)
 
@@ -178,6 +190,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        for child in (self._child, self._ahead):
+            if child is not None:
+                child.kill()
+        self._child = self._ahead = None

@@ -13,6 +13,7 @@ import torch
 from ...cache.batches import Batch
 from ...cache.memory import available_ram_bytes, size_text
 from ...cache.video_cubes import VideoCubes
+from ...extract.child import Child
 from ...extract.counting import count_segments
 from ...extract.decoder import DecoderSettings
 from ...extract.extractor import Extractor, ShardArrays, StreamArrays, StreamSetup
@@ -100,6 +101,8 @@ class ClipExtractor:
     streams : of all runs together, equal ones once; of one sampling
     slide : length and stride in seconds of the windows that each video is cut into; None = it is one
     decoders : decoding children
+    piece_bytes : of the cubes of the windows of a video that are made together; each such piece decodes it again
+    ahead : a decoding child that is started already
 
     Attributes
     ----------
@@ -114,8 +117,10 @@ class ClipExtractor:
     def __init__(
         self, streams: Sequence[StreamMaking], *, device: torch.device, slide: tuple[float, float] | None = None,
         decoders: int | None = None, batch_segments: int | None = None, settings: DecoderSettings | None = None,
+        piece_bytes: int = PIECE_BYTES, ahead: Child | None = None,
     ) -> None:  # fmt: skip
         self.device, self.settings = device, settings or DecoderSettings()
+        self._piece_bytes = piece_bytes
         self._streams = {stream.key: stream for stream in streams}
         first = streams[0].sampling
         self._base, self._window_frames, self._slide = first.sampler, first.window_frames, slide
@@ -140,6 +145,7 @@ class ClipExtractor:
             batch_segments=batch_segments or (CPU_BATCH_SEGMENTS if device.type == "cpu" else CUDA_BATCH_SEGMENTS),
             decoders=self._decoders,
             settings=self.settings,
+            ahead=ahead,
         )
 
     def __enter__(self) -> ClipExtractor:
@@ -184,7 +190,7 @@ class ClipExtractor:
     def run(self, pieces: Sequence[Piece]) -> Iterator[ClipCubes]:
         """Yield the cubes of each video, or of each of its windows, in order.
 
-        They lie in memory until whoever gets them lets them go: one video, or `PIECE_BYTES` of its windows, at a time
+        They lie in memory until whoever gets them lets them go: one video, or `piece_bytes` of its windows, at a time
         for each decoder, and as much again that is being made.
         """
         together = 1 if self._slide is not None else self._decoders
@@ -215,7 +221,7 @@ class ClipExtractor:
         one_each = replace(sliding, base=Sampler.parse("uniform:1"))
         windows = self._count([clip], one_each)[0]
         each = self._base.fixed_segments or max(1, self._count([clip], sliding)[0] // windows)
-        most = max(1, PIECE_BYTES // (each * self.segment_bytes))
+        most = max(1, self._piece_bytes // (each * self.segment_bytes))
         return [
             Piece(
                 clip=clip,

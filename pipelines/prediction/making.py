@@ -14,7 +14,6 @@ from ...errors import (
     MissingFileError,
     RefusedError,
     StoreNotFoundError,
-    UnknownNameError,
     UsageError,
 )
 from ...extract.sampling import Sampler
@@ -141,8 +140,6 @@ def making_of(run: Run, choices: Choices) -> tuple[StreamMaking, ...]:
         If weights are not found, or nobody knows where the run's segments lie.
     """
     identity = require_fit(run)
-    if odd := sorted(set(choices.weights) - set(identity.stream_names)):
-        raise UnknownNameError(f"stream in --weights of run {run.path}:", odd[0], identity.stream_names)
     configs = {}
     for name in identity.stream_names:
         try:

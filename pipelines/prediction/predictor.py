@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...errors import NotFiniteError, RefusedError, UsageError
-from ...extract.decoder import DecoderSettings
+from ...errors import NotFiniteError, RefusedError, UsageError, nearest_key_error
+from ...extract.child import Child
+from ...extract.decoder import DecoderSettings, start_child
 from ...extract.sampling import Sampler
 from ...extract.video import VideoReport
 from ...heads.contract import Head
@@ -148,26 +150,38 @@ class Predictor:
         self.config, self.device = config, resolve_device(config.device)
         opened = [open_fit(path) for path in runs]
         require_alike(opened)
+        named = [name for run in opened for name in require_fit(run).stream_names]
+        nearest_key_error("stream in --weights", config.choices.weights, dict.fromkeys(named))
         identity = require_fit(opened[0])
         self.classes, self.multi_label = identity.classes, identity.multi_label
-        self.parts = tuple(_load(run, config.choices, self.device) for run in opened)
-        groups: dict[tuple[Sampler, int], dict[str, StreamMaking]] = {}
-        for part in self.parts:
-            groups.setdefault(part.moments, {}).update({stream.key: stream for stream in part.streams})
-        self._moments = tuple(groups)
-        self._extractors = [
-            ClipExtractor(
-                list(streams.values()), device=self.device, slide=config.slide, decoders=config.decoders,
-                batch_segments=config.batch_segments, settings=config.decoder,
-            )
-            for streams in groups.values()
-        ]  # fmt: skip
+        with ExitStack() as on_errors:
+            ahead = start_child()  # it imports while backbones are built
+            on_errors.callback(ahead.kill)
+            self.parts = tuple(_load(run, config.choices, self.device) for run in opened)
+            self._moments, self._extractors = self._build(ahead)
+            on_errors.pop_all()
         self.score_kind = Head.score_kind if len(self.parts) > 1 else self.parts[0].head.score_kind
         self.fusion = fusion_words(opened, [part.temperature for part in self.parts]) if len(self.parts) > 1 else None
         self._reader, why = self._interval_reader()
-        decoded = f"runs of {len(groups)} samplings: each video is decoded {len(groups)} times"
-        said = [note for extractor in self._extractors for note in extractor.notes]
-        self.notes = [*said, *([decoded] if len(groups) > 1 else []), *([why] if why else [])]
+        times = len(self._moments)
+        self.notes = [note for extractor in self._extractors for note in extractor.notes]
+        self.notes += [f"runs of {times} samplings: each video is decoded {times} times"] if times > 1 else []
+        self.notes += [why] if why else []
+
+    def _build(self, ahead: Child) -> tuple[tuple[tuple[Sampler, int], ...], list[ClipExtractor]]:
+        """Return the samplings of the runs, and what makes the cubes of each."""
+        groups: dict[tuple[Sampler, int], dict[str, StreamMaking]] = {}
+        for part in self.parts:
+            groups.setdefault(part.moments, {}).update({stream.key: stream for stream in part.streams})
+        config = self.config
+        extractors = [
+            ClipExtractor(
+                list(streams.values()), device=self.device, slide=config.slide, decoders=config.decoders,
+                batch_segments=config.batch_segments, settings=config.decoder, ahead=None if number else ahead,
+            )
+            for number, streams in enumerate(groups.values())
+        ]  # fmt: skip
+        return tuple(groups), extractors
 
     def __enter__(self) -> Predictor:
         return self
@@ -367,8 +381,6 @@ def open_fit(path: Path) -> Run:
 
 
 def _load(run: Run, choices: Choices, device: torch.device) -> LoadedPart:
-    own = set(require_fit(run).stream_names)
-    mine = replace(choices, weights={name: file for name, file in choices.weights.items() if name in own})
-    streams = making_of(run, mine)
+    streams = making_of(run, choices)
     head = load_head(run, sampler=streams[0].sampling.sampler).to(device).eval()
     return LoadedPart(run=run, head=head, streams=streams, temperature=temperature_of(run, head))
