@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vidatt.pipelines.fitting.fit import fit
 from vidatt.pipelines.fitting.plan import FitConfig
 from vidatt.pipelines.runs.attention import attention
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.slow
 
 
@@ -181,6 +183,27 @@ def test_a_stretch_without_segments_is_told_of_the_video(made: Path, tmp_path: P
     common = (made / "runs" / "stan", "--id", one, "--videos", made / "videos", "--out", tmp_path, "--no-mp4")
     assert "no segment of" in explain(*common, "--seconds", "50:60", code=1)["videos"][0]["problem"]
     assert explain(*common, "--seconds", "0.5:2")["failed"] == 0
+
+
+@pytest.mark.long
+def test_the_commands_of_the_papers_figures_work(made: Path, tmp_path: Path) -> None:
+    """As they stand in docs/explain.md, on other runs and videos."""
+    page = (REPOSITORY / "docs" / "explain.md").read_text()
+    lines = re.findall(r"^\| (.*?) \| .*? \| `vidatt (explain|report) (\S+) (.*?)` \|$", page, re.MULTILINE)
+    assert len(lines) == 11
+    runs, ids = {"glka": "glka", "tclsta": "stan"}, dict(zip("AB", ids_of_tests(made), strict=False))
+    for name in ("glka", "stan"):
+        assert vidatt("evaluate", made / "runs" / name, "--device", "cpu", "-qq").returncode == 0
+    for figure, command, run, options in lines:
+        words = [ids.get(word, word).replace("flow,", "") for word in options.split()]
+        words[words.index("--out") + 1] = str(tmp_path / re.sub(r"\W+", "-", figure))
+        own = made / "runs" / runs.get(run.removeprefix("runs/"), "stan")
+        more = ["--videos", made / "videos", "--device", "cpu", "-qq"]
+        done = vidatt(command, own, *words, *more)
+        none = done.returncode == 2 and "has no such video" in done.stderr  # it has made no mistake, or nothing else
+        assert done.returncode == 0 or none, (figure, done.stderr)
+        out = tmp_path / re.sub(r"\W+", "-", figure)
+        assert none or out.is_file() or list(out.glob("*.png")), figure
 
 
 def test_cubes_without_geometry_or_times_are_shown_beside_the_frames(made: Path, tmp_path: Path) -> None:
