@@ -301,7 +301,10 @@ class _Ready:
 
 
 def _clock(fps: float) -> Callable[[Frame], float]:
-    """Return what tells the times of frames that come in order, as `presentation_seconds` does of all at once."""
+    """Return what tells the times of frames that come in order, as `presentation_seconds` does of all at once.
+
+    Of a file whose later frames have no times, or step back, the first ones have theirs all the same.
+    """
     start: float | None = None
     last = -np.inf
 

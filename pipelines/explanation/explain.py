@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,8 +79,8 @@ def explain(config: ExplainConfig) -> ExplainResult:
     done: list[Explained] = []
     shown: list[Shown] = []
     maps: tuple[str, ...] = ()
-    with FrameSource() as source:
-        for number, one in enumerate(subjects.each):
+    with FrameSource() as source, closing(subjects.each) as each:
+        for number, one in enumerate(each):
             log.info("video %d of %d: %s", number + 1, subjects.count, one.id)
             if one.scene is None:
                 done.append(_unread(one))

@@ -34,7 +34,7 @@ from ..runs.progress import Progress
 
 CLOCK = 90_000
 """Ticks a second in the file, as MPEG has them."""
-UNKNOWN_FPS = 25
+UNKNOWN_FPS, MOST_FPS = 25, 1000
 _X264 = {"flags": "+bitexact", "preset": "veryfast", "crf": "20", "x264-params": "mbtree=0"}
 _GAP, _MARGIN, _LEFT = 6, 10, 52
 _TITLE, _NAMES, _NOW, _STRIP, _BELOW = 42, 18, 22, 84, 38
@@ -94,7 +94,8 @@ def write_film(
             stream.codec_context.time_base = Fraction(1, CLOCK)
             picture: Picture | None = first
             while picture is not None:
-                written.append(picture.seconds if np.isfinite(picture.seconds) else picture.frame / UNKNOWN_FPS)
+                now = picture.seconds if np.isfinite(picture.seconds) else picture.frame / UNKNOWN_FPS
+                written.append(max([now, *(last + 1 / MOST_FPS for last in written[-1:])]))  # never back in time
                 frame = av.VideoFrame.from_ndarray(stage.compose(picture), format="rgb24")
                 frame.pts, frame.time_base = round((written[-1] - written[0]) * CLOCK), Fraction(1, CLOCK)
                 container.mux(stream.encode(frame))

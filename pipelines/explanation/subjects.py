@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Subject:
 class Subjects:
     """The videos, one after the other."""
 
-    each: Iterator[Subject]
+    each: Generator[Subject, None, None]  # to be closed: new videos are decoded ahead
     count: int
     store: Path | None
     notes: list[str]  # what cannot be shown; complete when all videos have been seen
@@ -67,7 +68,7 @@ def stored_subjects(config: ExplainConfig, run: Run) -> Subjects:
     scenes = StoreScenes(store, require_fit(run).stream_names)
     looks = attention(run.path, store_path=store.path, videos=positions, view=central_view(store), device=config.device)
 
-    def each() -> Iterator[Subject]:
+    def each() -> Generator[Subject, None, None]:
         for name, seen in zip(names, looks, strict=True):
             scene = scenes.of(seen)
             yield Subject(id=seen.id, file=videos / scene.path, name=name, scene=scene)
@@ -158,10 +159,10 @@ class _NewVideos:
                 f"attention is not laid on frames: {sampling.views} are random crops, whose place is not kept"
             )
 
-    def of(self, clips: Sequence[Clip], names: Sequence[str]) -> Iterator[Subject]:
+    def of(self, clips: Sequence[Clip], names: Sequence[str]) -> Generator[Subject, None, None]:
         """Yield the videos; decoding children end with the last."""
-        with self._extractor as extractor:
-            for name, cubes in zip(names, extractor.run(extractor.plan(clips)), strict=True):
+        with self._extractor as extractor, closing(extractor.run(extractor.plan(clips))) as made:
+            for name, cubes in zip(names, made, strict=True):
                 clip, report = cubes.clip, cubes.report
                 read = bool(cubes.valid.any())
                 yield Subject(

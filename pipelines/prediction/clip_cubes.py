@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -187,7 +187,7 @@ class ClipExtractor:
             pieces.append(Piece(clip=clip, segments=segments, sampler=self._base, too_large=large))
         return pieces
 
-    def run(self, pieces: Sequence[Piece]) -> Iterator[ClipCubes]:
+    def run(self, pieces: Sequence[Piece]) -> Generator[ClipCubes, None, None]:
         """Yield the cubes of each video, or of each of its windows, in order.
 
         They lie in memory until whoever gets them lets them go: one video, or `piece_bytes` of its windows, at a time

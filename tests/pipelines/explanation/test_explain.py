@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,40 @@ def test_a_stretch_without_segments_is_told_of_the_video(made: Path, tmp_path: P
     common = (made / "runs" / "stan", "--id", one, "--videos", made / "videos", "--out", tmp_path, "--no-mp4")
     assert "no segment of" in explain(*common, "--seconds", "50:60", code=1)["videos"][0]["problem"]
     assert explain(*common, "--seconds", "0.5:2")["failed"] == 0
+
+
+def test_a_refusal_ends_at_once_whatever_is_decoded_ahead(made: Path, tmp_path: Path) -> None:
+    done = vidatt(
+        "explain", made / "runs" / "stan", made / "videos", "--rows", "rbg", "--out", tmp_path, "-qq", timeout=200
+    )
+    assert done.returncode == 2
+    assert "Unknown row of the picture 'rbg'" in done.stderr
+
+
+def test_odd_real_files_are_shown_or_are_one_line(made: Path, tmp_path: Path, shared_data: Path) -> None:
+    odd = shared_data / "videos" / "odd"
+    names = {
+        "derived__v_ApplyEyeMakeup_g01_c01.truncated.avi": None, "decord__video_90.mov": None,
+        "torchcodec__var_fps_video.mp4": None, "torchcodec__testsrc2_odd_height_and_width_444.mp4": None,
+        "moviepy__result_empty.webm": "unreadable",
+    }  # fmt: skip
+    run = made / "runs" / "stan"
+    result = explain(run, *(odd / name for name in names), "--out", tmp_path, "--rows", "rgb", code=1)
+    for video, (name, problem) in zip(result["videos"], names.items(), strict=True):
+        assert Path(video["id"]).name == name
+        if problem is None:
+            with av.open(video["film"]) as film, av.open(str(odd / name)) as whole:
+                times = [float(frame.time) for frame in film.decode(video=0)]
+                assert (np.diff(times) > 0).all()
+                assert abs(len(times) - sum(1 for _ in decodable(whole))) <= 1
+        else:
+            assert problem in video["problem"]
+
+
+def decodable(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
+    """The frames up to where a file breaks off."""
+    with contextlib.suppress(av.error.FFmpegError):
+        yield from container.decode(video=0)
 
 
 @pytest.mark.long
