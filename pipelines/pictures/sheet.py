@@ -21,7 +21,7 @@ FRAME, TIME = "frame", "time"
 """Rows that are no maps: the frames as they are; the frames as bright as their segment's weight."""
 CELL_PX = 168
 _LEFT, _RIGHT, _GAP = 92, 18, 4
-_TITLE, _LABELS, _STRIP, _BELOW = 44, 16, 86, 40
+_TITLE, _LABELS, _STRIP, _BELOW = 44, 27, 86, 40
 _LEAST_WIDTH = 760
 
 
@@ -161,7 +161,9 @@ class _Block:
             centre = _LEFT + column * (cell_width + _GAP) + cell_width / 2
             weight = f"{scene.attention.temporal[segment]:.2g}"
             when = f"{scene.times.centres[segment]:.1f} s" if scene.times.unit == "s" else f"no. {segment}"
-            text_at(figure, centre, top + _TITLE + 2, f"{when}  weight {weight}", fontsize=7, ha="center")
+            text_at(
+                figure, centre, top + _TITLE + 2, f"{when}\nweight {weight}", fontsize=7, ha="center", linespacing=1.1
+            )
         at = top + _TITLE + _LABELS
         for name in self._rows:
             self._draw_row(figure, at, name)
