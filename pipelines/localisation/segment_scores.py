@@ -19,6 +19,7 @@ from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+from ...cache.fingerprint import sha256_of
 from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
@@ -86,7 +87,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
         "segments": segments,
         "view": 0 if shows_centre(store) else "random",  # what is seen, wherever the store has it
         "train": require_fit(run).train.to_dict(),
-        "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
+        "weights": sha256_of(run.path / WEIGHTS),
     }
     kept = _kept(run.path / FILE, settings)
     if kept is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...cache.fingerprint import sha256_of
 from ...cache.store import Store
 from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
 from ...heads.contract import Head
@@ -89,13 +89,9 @@ class Part:
             preset=known.preset if known else None,
             seed=known.seed if known else None,
             branch=self.branch,
-            test=_sha256(self.test),
-            validation=_sha256(self.validation) if self.validation else None,
+            test=sha256_of(self.test.path),
+            validation=sha256_of(self.validation.path) if self.validation else None,
         )
-
-
-def _sha256(table: ScoreTable) -> str:
-    return hashlib.sha256(table.path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ...cache.fingerprint import sha256_of
 from ...cache.scratch import sweep_files, write_atomically
 from ...errors import MissingFileError, RefusedError, UsageError
 from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, RunIdentity, read_identity
@@ -185,7 +186,7 @@ class Run:
         """
         names = [WEIGHTS, HISTORY, VIDEOS, *(path.name for path in self.path.glob("scores-*.npz"))]
         measured = {name: result.to_dict() for name, result in (evaluations or {}).items()}
-        files = {name: self._digest(name) for name in sorted(names) if (self.path / name).exists()}
+        files = {name: sha256_of(self.path / name) for name in sorted(names) if (self.path / name).exists()}
         self._write_metrics({"fit": fit.to_dict(), "evaluations": measured, "files": files})
 
     def add_evaluation(self, place: str, evaluation: Evaluation, *, file: str) -> None:
@@ -193,7 +194,7 @@ class Run:
         with self._alone():
             metrics = self.metrics()
             metrics["evaluations"][place] = evaluation.to_dict()
-            metrics.setdefault("files", {})[file] = self._digest(file)
+            metrics.setdefault("files", {})[file] = sha256_of(self.path / file)
             self._write_metrics(metrics)
 
     def verified(self, name: str) -> Path:
@@ -210,14 +211,10 @@ class Run:
         if not path.is_file():
             raise MissingFileError(f"Run {self.path} has no {name}: repeat the command that made it.")
         known = self.metrics().get("files", {}).get(name) if self.finished else None
-        if known not in (None, self._digest(name)):
+        if known not in (None, sha256_of(path)):
             again = "evaluate again" if name.startswith("scores-") else "fit again with another --out"
             raise UsageError(f"{path} is damaged: it is not what the run wrote; restore it, or {again}.")
         return path
-
-    def _digest(self, name: str) -> str:
-        with (self.path / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
         told = {**metrics, "identity": digest_of(self.config["identity"])}
