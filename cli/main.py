@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..errors import VidattError
 from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
@@ -37,6 +38,9 @@ class _Door(click.Group):
             see = f" See `{context.command_path} --help`." if context else ""
             text = " ".join(error.format_message().split())
             click.echo(f"vidatt: {text}{see}", err=True)
+            sys.exit(error.exit_code)
+        except VidattError as error:  # of a file of options, which is read before the command
+            click.echo(f"vidatt: {error}", err=True)
             sys.exit(error.exit_code)
         except click.Abort:
             stopped()
