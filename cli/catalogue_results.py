@@ -133,6 +133,15 @@ class BackboneList(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackboneLayers(Record):
+    """Where a backbone can be cut."""
+
+    backbone: str
+    crop_px: int  # of the layers that take any side
+    layers: Mapping[str, tuple[int, int, int]]  # rows, columns and channels of the cube
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsInfo(Record):
     """A file of weights."""
 

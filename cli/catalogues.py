@@ -10,6 +10,7 @@ import click
 from ..errors import UnknownNameError
 from .catalogue_results import (
     BackboneInfo,
+    BackboneLayers,
     BackboneList,
     DatasetCheck,
     DatasetDescription,
@@ -113,18 +114,29 @@ def heads(name: str | None) -> tuple[HeadList | HeadInfo, str, int]:
 
 
 @click.command()
+@click.argument("model", required=False)
+@click.option("--crop", type=click.IntRange(1), metavar="PIXELS", help="Side of the square input [the model's own].")
 @common
-def backbones() -> tuple[BackboneList, str, int]:
-    """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
+def backbones(model: str | None, crop: int | None) -> tuple[BackboneList | BackboneLayers, str, int]:
+    """List the backbones; of one, where it can be cut, and the cube that comes out there.
+
+    `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any model of theirs.
 
     \b
     Example:
       vidatt backbones
+      vidatt backbones torchvision:convnext_tiny --crop 256
     """
-    from ..extract.backbones.registry import BACKBONES, backbone_names
+    from ..extract.backbones.registry import BACKBONES, backbone_entry, backbone_names, layer_cubes
     from ..extract.kinds import KINDS
     from .catalogue_tables import backbones_text
+    from .tables import listing
 
+    if model is not None:
+        side = crop or backbone_entry(model).crop_px
+        layers = layer_cubes(model, crop_px=crop)
+        text = listing({name: "x".join(map(str, cube)) for name, cube in layers.items()})
+        return BackboneLayers(backbone=model, crop_px=side, layers=layers), text, 0
     found = {
         kind: {name: BackboneInfo.of(BACKBONES[name]) for name in backbone_names(kind)}
         for kind in dict.fromkeys(known.seen_as for known in KINDS.values())
