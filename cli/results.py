@@ -51,7 +51,7 @@ def evaluate(
       vidatt evaluate i3d.npy --ids videos.txt --dataset thumos14 --annotations thumos14
     """
     from ..pipelines.results.score_evaluation import evaluate_scores
-    from ..pipelines.results.score_files import is_score_file, pair_ids
+    from ..pipelines.results.score_files import is_score_file
     from .results_tables import evaluation_text, official_text
 
     if protocol not in (None, "official"):
@@ -64,7 +64,6 @@ def evaluate(
             raise UsageError("--views is for runs: a file has the scores of videos.")
         if len(runs) > 1:
             raise UsageError("Give one file of scores, or runs; `vidatt fuse` brings several files together.")
-        pair_ids(runs, () if ids is None else (ids,))
         result = evaluate_scores(
             runs[0],
             source=source,

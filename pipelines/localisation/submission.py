@@ -87,18 +87,7 @@ def evaluate_detections(
     """
     if rule not in MEASURES:
         raise UnknownNameError("rule of detection", rule, MEASURES)
-    if (truth is None) == (not source):
-        raise UsageError("Say who knows the true segments: one of --truth, --store and --dataset.")
-    if truth is not None:
-        if split is not None or part is not None:
-            raise UsageError("--split and --part are of a store or a dataset; of --truth say --subset.")
-        subset, chosen = subset or SUBSETS[rule], None
-        true = (read_thumos14_truth if rule == "thumos14" else read_activitynet_truth)(truth, subset)
-    else:
-        if subset is not None:
-            raise UsageError("--subset is of --truth; of a store or a dataset say --part and --split.")
-        chosen = require_truth(source).part(split, part or "test")
-        subset, true = chosen.part, truth_of_part(chosen)
+    true, subset, listed = _truth(truth, source, split=split, part=part, subset=subset, rule=rule)
     found = read_detections(result, true)
     names = np.union1d(true.segments.videos, found.videos)
     excluded = sorted({_video_of(id, names, rule) for id in exclude})
@@ -111,10 +100,27 @@ def evaluate_detections(
         result=str(result),
         truth=true.where,
         subset=subset,
-        split=chosen.split if chosen else None,
-        listed=len(chosen.videos) if chosen else None,
+        split=listed.split if listed else None,
+        listed=len(listed.videos) if listed else None,
         excluded=tuple(excluded),
     )
+
+
+def _truth(
+    truth: Path | None, source: TruthSource, *, split: str | None, part: str | None, subset: str | None, rule: str
+) -> tuple[DetectionTruth, str, TruthPart | None]:
+    """Return the truth, what of it is read, and the listed videos of a store or a dataset."""
+    if (truth is None) == (not source):
+        raise UsageError("Say who knows the true segments: one of --truth, --store and --dataset.")
+    if truth is None:
+        if subset is not None:
+            raise UsageError("--subset is of --truth; of a store or a dataset say --part and --split.")
+        listed = require_truth(source).part(split, part or "test")
+        return truth_of_part(listed), listed.part, listed
+    if split is not None or part is not None:
+        raise UsageError("--split and --part are of a store or a dataset; of --truth say --subset.")
+    subset = subset or SUBSETS[rule]
+    return (read_thumos14_truth if rule == "thumos14" else read_activitynet_truth)(truth, subset), subset, None
 
 
 def read_detections(path: Path, truth: DetectionTruth) -> Intervals:

@@ -33,15 +33,13 @@ def evaluate_scores(
     ----------
     path, ids, average_clips : see `read_scores`
     source : where classes, labels and lists of videos are; scores of videos that the list has not are left out
-    split : of the source; None = its only one
-    part : "test" or "train"
+    split, part : of the source; None = its only one; "test" or "train"
     by_official_protocol : also give the official number of the dataset
     allow_seen : also take scores that a run gave to videos that it was fitted or selected on; the result says so
 
     Returns
     -------
-    As `evaluate`; `run` is the file, `unlisted` the number of videos left out, `truth` what it was measured by, `split`
-    and `part` None without a source.
+    As `evaluate`, of the file; `split` and `part` None without a source.
 
     Raises
     ------
@@ -60,14 +58,14 @@ def evaluate_scores(
         find_protocol(truth.dataset, str(path))
     table = read_scores(path, truth.index.classes if truth else None, average_clips=average_clips, ids=ids)
     judged = by_itself(table) if truth is None else by_labels(table, Labels.of_part(truth.part(split, part)))
-    scored, note = len(judged.scores), seen_note(judged.seen, str(path), allow_seen=allow_seen)
+    note = seen_note(judged.seen, str(path), allow_seen=allow_seen)
     result = Evaluation(
         run=str(path),
         split=judged.split,
         part=None if truth is None else part,
-        videos=scored,
+        videos=len(judged.scores),
         listed=judged.listed,
-        missing=judged.listed - scored,
+        missing=judged.listed - len(judged.scores),
         unlisted=judged.unlisted,
         truth=judged.where,
         protocol=_protocol(judged) + (f"; {note}" if note else ""),
@@ -75,10 +73,9 @@ def evaluate_scores(
         seen_note=note,
         **vars(measured(judged.scores, judged.hot, judged.names, multi_label=judged.multi_label)),
     )
-    if truth is not None and by_official_protocol:
-        number = official(str(truth.dataset), [result], sorted(truth.index.splits), str(path))
-        return replace(result, official=number)
-    return result
+    if truth is None or not by_official_protocol:
+        return result
+    return replace(result, official=official(str(truth.dataset), [result], sorted(truth.index.splits), str(path)))
 
 
 def require_as_written(path: Path) -> None:
