@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
 @common
 def evaluate(
-    runs: tuple[Path, ...], store: Path | None, dataset: str | None, annotations: Path | None, options: tuple[str, ...],
-    split: str | None, part: str, views: str | None, protocol: str | None, ids: Path | None, average_clips: bool,
-    allow_seen: bool, device: str,
+    runs: tuple[Path, ...], split: str | None, part: str, views: str | None, protocol: str | None, ids: Path | None,
+    average_clips: bool, allow_seen: bool, device: str, **truth: Any,
 ) -> tuple[Evaluation | OfficialEvaluation, str, int]:  # fmt: skip
     """Score a run on the videos it never saw: top-1, top-5, class mean, mAP, confusion matrix, per-class table.
 
@@ -58,7 +57,7 @@ def evaluate(
         raise UsageError(f"--protocol {protocol!r}: the only one is official.")
     if protocol and part != "test":
         raise UsageError("--protocol official is about test lists; leave out --part.")
-    source = truth_source(store, dataset, annotations, options)
+    source = truth_source(truth)
     if any(is_score_file(run) for run in runs):
         if views is not None:
             raise UsageError("--views is for runs: a file has the scores of videos.")
@@ -75,28 +74,34 @@ def evaluate(
             allow_seen=allow_seen,
         )
         return result, evaluation_text(result), 0
-    _require_file("--average-clips", average_clips, "a run averages its clips and views by itself")
-    _require_file("--ids", ids is not None, "a run has the ids of its store")
-    _require_file("--dataset", source.dataset is not None, "a run needs the cubes of a store")
+    _require_run_options(average_clips=average_clips, ids=ids, dataset=source.dataset)
     from ..pipelines.results.evaluate import evaluate as score
     from ..pipelines.results.evaluate import evaluate_officially
     from ..pipelines.runs.measured import Evaluation
 
     if protocol:
         number = evaluate_officially(
-            runs, store_path=store, split=split, device=device, views=views, allow_seen=allow_seen
+            runs, store_path=source.store, split=split, device=device, views=views, allow_seen=allow_seen
         )
         told = evaluation_text(number) if isinstance(number, Evaluation) else official_text(number)
         return number, told, 0
     if len(runs) > 1:
         raise UsageError("Several runs make one number with --protocol official; `vidatt compare` only shows them.")
-    result = score(runs[0], store_path=store, split=split, part=part, device=device, views=views, allow_seen=allow_seen)
+    result = score(
+        runs[0], store_path=source.store, split=split, part=part, device=device, views=views, allow_seen=allow_seen
+    )
     return result, evaluation_text(result), 0
 
 
-def _require_file(option: str, given: bool, why: str) -> None:
-    if given:
-        raise UsageError(f"{option} is for files of scores; {why}.")
+def _require_run_options(*, average_clips: bool, ids: Path | None, dataset: str | None) -> None:
+    """Refuse what is said of files of scores where runs are evaluated."""
+    for option, given, why in (
+        ("--average-clips", average_clips, "a run averages its clips and views by itself"),
+        ("--ids", ids is not None, "a run has the ids of its store"),
+        ("--dataset", dataset is not None, "a run needs the cubes of a store"),
+    ):
+        if given:
+            raise UsageError(f"{option} is for files of scores; {why}.")
 
 
 @click.command("evaluate-detections")
@@ -115,9 +120,8 @@ def _require_file(option: str, given: bool, why: str) -> None:
 @click.option("--thresholds", metavar="A,B,...", help="Overlaps [those of the rule], such as .1,.2,.3,.4,.5.")
 @common
 def evaluate_detections(
-    store: Path | None, dataset: str | None, annotations: Path | None, options: tuple[str, ...], exclude: str | None,
-    thresholds: str | None, **given: Any,
-) -> tuple[DetectionEvaluation, str, int]:  # fmt: skip
+    exclude: str | None, thresholds: str | None, **given: Any
+) -> tuple[DetectionEvaluation, str, int]:
     """Measure temporal detections by an official rule: AP per class and overlap, mAP.
 
     RESULT has the lines of a THUMOS14 submission (`video t1 t2 classid conf`), or is ActivityNet's JSON (.json). Truth
@@ -133,8 +137,7 @@ def evaluate_detections(
     from .results_tables import detection_text
 
     ids = tuple(id.strip() for id in (exclude or "").split(",") if id.strip())
-    source = truth_source(store, dataset, annotations, options)
-    measured = measure(source=source, exclude=ids, thresholds=overlaps(thresholds), **given)
+    measured = measure(source=truth_source(given), exclude=ids, thresholds=overlaps(thresholds), **given)
     return measured, detection_text(measured), 0
 
 
@@ -143,17 +146,15 @@ def evaluate_detections(
 @truth_options("A store that knows the true boxes.")
 @click.option("--split", help="Of the store or the dataset [its only one].")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)
-@click.option("--frames", default="annotated", show_default=True, metavar="WHICH", help="annotated: all true boxes "
-              "count; file: only those in frames that RESULT has a box in.")  # fmt: skip
+@click.option(
+    "--frames", default="annotated", show_default=True, help="annotated: all; file: those that RESULT has a box in."
+)
 @click.option("--thresholds", metavar="A,B,...", help="Overlaps [.05,.1,.2,.3,.5].")
 @click.option("--fps", type=float, help="Frames per second, by which AVA's seconds are frames [what a store knows].")
 @click.option("--frame-px", metavar="WxH", help="Width and height of the frames [what a store or the dataset knows].")
 @click.option("--allow-seen", is_flag=True, help="Also measure boxes that a run found in videos it was fitted on.")
 @common
-def evaluate_boxes(
-    store: Path | None, dataset: str | None, annotations: Path | None, options: tuple[str, ...],
-    thresholds: str | None, frame_px: str | None, **given: Any,
-) -> tuple[BoxEvaluation, str, int]:  # fmt: skip
+def evaluate_boxes(thresholds: str | None, frame_px: str | None, **given: Any) -> tuple[BoxEvaluation, str, int]:
     """Measure boxes in frames: frame-hit, and frame-mAP by class.
 
     RESULT is the CSV that `vidatt locate` writes, or AVA's: lines video_id, timestamp, x1, y1, x2, y2, action_id, score
@@ -169,9 +170,8 @@ def evaluate_boxes(
     from ..pipelines.localisation.box_evaluation import evaluate_boxes as measure
     from .results_tables import boxes_text
 
-    source = truth_source(store, dataset, annotations, options)
-    given |= {"thresholds": overlaps(thresholds), "frame_px": pixels(frame_px)}
-    measured = measure(BoxEvaluationConfig(source=source, **given))
+    given |= {"source": truth_source(given), "thresholds": overlaps(thresholds), "frame_px": pixels(frame_px)}
+    measured = measure(BoxEvaluationConfig(**given))
     return measured, boxes_text(measured), 0
 
 
@@ -185,10 +185,7 @@ def evaluate_boxes(
 )
 @click.option("--allow-seen", is_flag=True, help="Also compare on videos that a run was fitted or selected on.")
 @common
-def compare(
-    runs: tuple[Path, ...], store: Path | None, dataset: str | None, annotations: Path | None, options: tuple[str, ...],
-    **given: Any,
-) -> tuple[Comparison, str, int]:  # fmt: skip
+def compare(runs: tuple[Path, ...], **given: Any) -> tuple[Comparison, str, int]:
     """Print runs and files of scores side by side, and test each pair on the videos that both have (McNemar, exact).
 
     \b
@@ -199,7 +196,7 @@ def compare(
     from ..pipelines.results.compare import compare as side_by_side
     from .results_tables import compare_text
 
-    result = side_by_side(runs, source=truth_source(store, dataset, annotations, options), **given)
+    result = side_by_side(runs, source=truth_source(given), **given)
     return result, compare_text(result), 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def truth_options(store: str) -> Callable[[Command], Command]:
-    """Give a command --store, --dataset, --annotations and --option, of which `truth_source` makes one thing.
+    """Give a command --store, --dataset, --annotations, --option and --videos, of which `truth_source` makes one thing.
 
     Parameters
     ----------
@@ -29,6 +29,7 @@ def truth_options(store: str) -> Callable[[Command], Command]:
         click.option("--dataset", metavar="NAME", help="Instead of a store: a dataset, whose annotations are read."),
         click.option("--annotations", type=click.Path(path_type=Path), help="Its folder, or the CSV of `list`."),
         click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="A setting of the dataset."),
+        click.option("--videos", type=click.Path(path_type=Path), help="Of a dataset that is a folder of videos."),
     )
 
     def give(command: Command) -> Command:
@@ -39,14 +40,12 @@ def truth_options(store: str) -> Callable[[Command], Command]:
     return give
 
 
-def truth_source(
-    store: Path | None, dataset: str | None, annotations: Path | None, options: tuple[str, ...]
-) -> TruthSource:
-    """Return what the options of `truth_options` name."""
+def truth_source(given: dict[str, Any]) -> TruthSource:
+    """Return what the options of `truth_options` name, and take them out of those given to a command."""
     from ..pipelines.truth import TruthSource
 
-    settings = assignments("--option", options)
-    return TruthSource(store=store, dataset=dataset, annotations=annotations, options=settings)
+    named = {name: given.pop(name) for name in ("store", "dataset", "annotations", "videos")}
+    return TruthSource(**named, options=assignments("--option", given.pop("options")))
 
 
 def overlaps(text: str | None) -> tuple[float, ...] | None:

@@ -38,19 +38,27 @@ class Truth:
         return cls(where=str(store.path), dataset=store.plan.dataset, index=store.index, store=store)
 
     @classmethod
-    def of_dataset(cls, name: str, annotations: Path | None, options: Mapping[str, str] = NO_OPTIONS) -> Truth:
+    def of_dataset(
+        cls, name: str, annotations: Path | None, options: Mapping[str, str] = NO_OPTIONS, videos: Path | None = None
+    ) -> Truth:
         """Return what the annotations of a dataset say; its videos need not be there.
+
+        Parameters
+        ----------
+        annotations, options : see `load_catalogue`
+        videos : of a dataset that is its folder of videos; beside it others look for their annotations
 
         Raises
         ------
         UnknownNameError, MissingFileError, UsageError
             As `load_catalogue`.
         """
-        catalogue = load_catalogue(name, annotations=annotations, options=options)
+        catalogue = load_catalogue(name, annotations=annotations, videos=videos, options=options)
         for note in catalogue.notes:
             log.info("%s: %s", name, note)
         n = len(catalogue.videos)
-        where = f"the annotations of {name!r}" + ("" if annotations is None else f" in {annotations}")
+        folder = annotations or videos
+        where = f"the annotations of {name!r}" + ("" if folder is None else f" in {folder}")
         return cls(where=where, dataset=name, index=index_of(catalogue, np.arange(n), np.zeros(n, np.int32), None))
 
     def part(self, split: str | None, part: str) -> TruthPart:
@@ -112,19 +120,20 @@ class TruthSource:
     Raises
     ------
     UsageError
-        If both are named, or annotations and options of no dataset.
+        If both are named, or annotations, options and videos of no dataset.
     """
 
     store: Path | None = None
     dataset: str | None = None
     annotations: Path | None = None  # None = where the dataset looks by default
     options: Mapping[str, str] = NO_OPTIONS  # settings of the dataset
+    videos: Path | None = None  # of a dataset that is its folder of videos
 
     def __post_init__(self) -> None:
         if self.store is not None and self.dataset is not None:
             raise UsageError("Give --store or --dataset, not both: either says what is true.")
-        if self.dataset is None and (self.annotations is not None or self.options):
-            raise UsageError("--annotations and --option are of a dataset; name it with --dataset.")
+        if self.dataset is None and (self.annotations or self.options or self.videos):
+            raise UsageError("--annotations, --option and --videos are of a dataset; name it with --dataset.")
 
     def __bool__(self) -> bool:
         return self.store is not None or self.dataset is not None
@@ -133,7 +142,9 @@ class TruthSource:
         """Read it; None = nowhere."""
         if self.store is not None:
             return Truth.of_store(Store.open(self.store))
-        return None if self.dataset is None else Truth.of_dataset(self.dataset, self.annotations, self.options)
+        if self.dataset is None:
+            return None
+        return Truth.of_dataset(self.dataset, self.annotations, self.options, self.videos)
 
 
 NOWHERE = TruthSource()

@@ -141,7 +141,8 @@ def test_the_command_refuses_what_contradicts_itself(tmp_path, listed, store):
     path, ids = array(tmp_path)
     wrong = [
         (["--dataset", "list", "--annotations", listed, "--store", store], "Give --store or --dataset, not both"),
-        (["--annotations", listed], "--annotations and --option are of a dataset; name it with --dataset"),
+        (["--annotations", listed], "--annotations, --option and --videos are of a dataset; name it with --dataset"),
+        (["--dataset", "folder"], "--videos"),
         (["--dataset", "lists", "--annotations", listed], "Unknown dataset 'lists'. Did you mean 'list'?"),
         (["--dataset", "list", "--annotations", listed, "--split", "2"], "Unknown split '2'"),
         (["--dataset", "list", "--annotations", listed, "--protocol", "official"], "has no official protocol"),
@@ -175,6 +176,16 @@ def test_several_splits_are_never_guessed_and_labels_of_the_file_are_held_to_the
     np.savez(tmp_path / "own.npz", ids=np.array(IDS), scores=SCORES, labels=(LABELS + 1) % 3)
     with pytest.raises(RefusedError, match=r"other labels than the annotations of 'list' in .* for 12 of 12 videos"):
         evaluate_scores(tmp_path / "own.npz", source=source)
+
+
+def test_a_dataset_that_is_its_folder_of_videos_is_named_by_it(tmp_path):
+    for name in ("a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    (tmp_path / "s.csv").write_text("id,b,a\na/1.mp4,0,1\na/2.mp4,0,1\nb/3.mp4,1,0\nb/4.mp4,0,1\n")
+    source = TruthSource(dataset="folder", videos=tmp_path / "videos", options={"test_share": "0.5"})
+    result = evaluate_scores(tmp_path / "s.csv", source=source)
+    assert (result.videos, result.truth) == (2, f"the annotations of 'folder' in {tmp_path / 'videos'}")
 
 
 def run_of(path: Path, scores: np.ndarray, *, tested: np.ndarray = TESTED) -> Path:
