@@ -17,7 +17,7 @@ from .fitting import fit_head
 from .localisation import detect, locate
 from .report import report
 from .reproduce import reproduce
-from .results import compare, evaluate, evaluate_detections, fuse
+from .results import compare, evaluate, evaluate_boxes, evaluate_detections, fuse
 from .stores import cache, status
 from .submit import submit
 
@@ -54,8 +54,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, report, reproduce, cache, status,
-    submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, detect, locate, report, reproduce,
+    cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

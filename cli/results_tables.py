@@ -1,4 +1,4 @@
-"""Results of `vidatt evaluate`, `fuse`, `compare` and `evaluate-detections` as text for people."""
+"""Results of `vidatt evaluate`, `fuse`, `compare`, `evaluate-detections` and `evaluate-boxes` as text for people."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ..pipelines.runs.measured import Evaluation
 from .tables import figure, seen_lines, seen_mark, table
 
 if TYPE_CHECKING:
+    from ..pipelines.localisation.box_evaluation import BoxEvaluation
     from ..pipelines.localisation.submission import DetectionEvaluation
     from ..pipelines.results.compare import Comparison
     from ..pipelines.runs.measured import Official, OfficialEvaluation
@@ -71,7 +72,8 @@ def detection_text(result: DetectionEvaluation) -> str:
     """Return the average precisions of detections by class and overlap, and the rule they were measured by."""
     counted = f"{result.videos} videos with {result.instances} true segments of {result.classes} classes"
     lines = [
-        f"{result.result}: {result.detections} detections against {result.truth} ({result.subset})",
+        f"{result.result}: {result.detections} detections against {result.truth} ({result.subset}"
+        + (f" of split {result.split}, {result.listed} videos)" if result.split is not None else ")"),
         f"rule: {result.rule_text}",
         f"{counted}, {result.ambiguous} ambiguous segments; {result.detections_elsewhere} detections in videos "
         "without truth are false",
@@ -84,12 +86,35 @@ def detection_text(result: DetectionEvaluation) -> str:
     return "\n".join([*lines, "", table(header, rows), "", f"average mAP {figure(result.average_map, digits=4)}"])
 
 
+def boxes_text(result: BoxEvaluation) -> str:
+    """Return frame-hit and frame-mAP of boxes by class and overlap, and what they were measured on."""
+    judged = "all annotated frames" if result.frames_judged == "annotated" else "frames with a box in the file"
+    lines = [
+        f"{result.result}: {result.boxes} boxes against {result.truth} ({result.part} of split {result.split}, "
+        f"{result.listed} videos)",
+        f"rule: {result.rule_text}",
+        f"{result.true_boxes} true boxes of {result.classes} classes in {result.frames} frames ({judged}) of "
+        f"{result.videos} videos; {result.frames_without} frames of the file have none",
+        *seen_lines(result.seen, result.seen_note),
+    ]
+    if result.videos_without:
+        lines.append(f"{result.videos_without} of these videos have no box in the file: all of theirs are missed")
+    if result.boxes_elsewhere:
+        lines.append(f"{result.boxes_elsewhere} boxes in other videos, or such without true boxes, are left out")
+    mark = seen_mark(result.seen)
+    rows = [[row.name, row.frames, *(figure(ap) for ap in row.ap)] for row in result.per_class]
+    rows.append([f"frame-mAP{mark}", result.frames, *(figure(value) for value in result.frame_map)])
+    rows.append([f"frame-hit{mark}", result.frames, *(figure(value) for value in result.frame_hit)])
+    header = ["class", "frames", *(f"{threshold:g}" for threshold in result.thresholds)]
+    return "\n".join([*lines, "", table(header, rows)])
+
+
 def compare_text(result: Comparison) -> str:
     """Return the runs side by side, and the paired tests."""
     header = ["", "run", "head", "preset", "streams", "split", "seed", "videos", "top1", "class mean", "mAP"]
     rows = []
     for number, run in enumerate(result.runs, start=1):
-        told = [str(x) for x in (run.split, run.seed, run.videos)]
+        told = [str(x) for x in (run.split, "-" if run.seed is None else run.seed, run.videos)]
         figures = [figure(x) for x in (run.metrics.top1, run.metrics.class_mean, run.metrics.map)]
         rows.append(
             [

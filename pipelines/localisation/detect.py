@@ -33,17 +33,10 @@ from .proposals import (
 from .reading import Reading, ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
 from .segment_scores import SegmentClassifier, scores_of, segment_classifier
-from .submission import write_thumos14
+from .submission import submission_classes, write_thumos14
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Overlaps at which both measures are taken, so that they can stand side by side."""
-THUMOS14_IDS = {
-    "BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21, "CliffDiving": 22,
-    "CricketBowling": 23, "CricketShot": 24, "Diving": 26, "FrisbeeCatch": 31, "GolfSwing": 33, "HammerThrow": 36,
-    "HighJump": 40, "JavelinThrow": 45, "LongJump": 51, "PoleVault": 68, "Shotput": 79, "SoccerPenalty": 85,
-    "TennisSwing": 92, "ThrowDiscus": 93, "VolleyballSpiking": 97,
-}  # fmt: skip
-"""The 20 classes of THUMOS14's detection task by their official ids: 1-based places among the 101 classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +88,7 @@ def detect(config: DetectConfig) -> DetectionResult:
     classifier, said = None, "of the video"
     if isinstance(rule, ClassifiedRule):
         classifier, said = _class_scores(reading.run, store, first, rule, view=view, device=config.device)
-    class_ids, emitted = submission_classes(store)
+    class_ids, emitted = submission_classes(store.plan.dataset, store.index)
     detections, highest = _found(look(videos=videos.tolist()), reading, rule, classifier, emitted)
     out = reading.out("detections", name, ".txt")
     write_thumos14(out, detections, class_ids, note=reading.chosen.note)
@@ -163,21 +156,6 @@ def propose(video: VideoAttention, rule: Rule, classifier: SegmentClassifier | N
     if video.temporal_raw is None:
         raise ValueError("STAN's rule reads attention scores before the softmax")
     return stan_proposals(video.temporal_raw, scores, rule)
-
-
-def submission_classes(store: Store) -> tuple[list[int], np.ndarray]:
-    """Return the id of each class in a submission file, and the labels of the classes that go into it, ascending.
-
-    Ids are 1-based class indices; those of THUMOS14's detection task are the official ones, which for its 101 classes
-    is the same. Only the 20 classes of that task go in; of another dataset those that have true intervals, or all.
-    """
-    classes, known = store.index.classes, store.index.interval_label
-    ids = list(range(1, len(classes) + 1))
-    if store.plan.dataset == "thumos14":
-        ids = [THUMOS14_IDS.get(name, id) for id, name in zip(ids, classes, strict=True)]
-        return ids, np.flatnonzero([name in THUMOS14_IDS for name in classes])
-    labels = np.unique(known[known != AMBIGUOUS])
-    return ids, labels if len(labels) else np.arange(len(classes))
 
 
 class _Times:

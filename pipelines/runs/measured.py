@@ -96,6 +96,7 @@ class Evaluation(Record):
     listed: int
     missing: int  # listed, not scored
     unlisted: int | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: scored, not listed, left out
+    truth: str | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: who says its labels
     protocol: str  # how the numbers were made, in one line
     sampled: Sampled | None = field(default=None, metadata=OPTIONAL)  # of a run
     metrics: Measures

@@ -23,10 +23,12 @@ from vidatt.extract.streams import StreamConfig
 from vidatt.pipelines.extraction.config import ExtractConfig
 from vidatt.pipelines.extraction.extract import extract
 from vidatt.pipelines.fitting.fit import FitConfig, fit
+from vidatt.pipelines.localisation.box_evaluation import BoxEvaluationConfig, evaluate_boxes
 from vidatt.pipelines.localisation.segment_scores import FILE
 from vidatt.pipelines.localisation.submission import evaluate_detections
 from vidatt.pipelines.runs.attention import attention
 from vidatt.pipelines.runs.views import central_view
+from vidatt.pipelines.truth import TruthSource
 
 CLASSES, T, K, D = ("Jump", "Run", "Sit"), 12, 5, 8
 FPS, STRIDE, WIDTH, HEIGHT, CROP = 10.0, 5, 64, 48, 40
@@ -189,6 +191,28 @@ def test_what_detect_says_is_what_its_file_is_worth(run: Path, tmp_path: Path) -
     assert official["map"] == result["measures"]["thumos14"]["map"]
     assert official["ambiguous"] == result["measures"]["thumos14"]["ambiguous"] == 20
     assert official["detections"] == result["proposals"] > 0
+
+
+@pytest.mark.parametrize("rule", ["thumos14", "activitynet"])
+def test_the_store_says_the_same_of_the_file_of_detect_by_either_rule(run: Path, store: Path, rule: str) -> None:
+    result = command("detect", run, "--set", "score_threshold=0.2")
+    again = evaluate_detections(
+        Path(result["out"]), source=TruthSource(store=store), rule=rule, thresholds=(0.1, 0.2, 0.3, 0.4, 0.5)
+    )
+    told = result["measures"][rule]
+    assert {key: value for key, value in again.to_dict().items() if key in told} == told
+
+
+def test_the_store_says_the_same_of_the_file_of_locate(run: Path, store: Path) -> None:
+    result = command("locate", run, "--rule", "minmax")
+    config = {"result": Path(result["out"]), "source": TruthSource(store=store)}
+    again = evaluate_boxes(BoxEvaluationConfig(**config, frames="file"))
+    told = result["measures"]
+    assert (again.frames, again.true_boxes, again.frames_without) == (80, told["true_boxes"], told["frames_without"])
+    assert list(again.frame_hit) == told["frame_hit"]  # the file has hundredths of pixels
+    assert list(again.frame_map) == pytest.approx(told["frame_map"], abs=1e-3)
+    every = evaluate_boxes(BoxEvaluationConfig(**config))
+    assert (every.frames, every.frame_hit) == (again.frames, again.frame_hit)  # truth is in sampled frames only here
 
 
 def test_a_second_call_writes_the_same_bytes_with_the_kept_classifier_and_without(run: Path) -> None:

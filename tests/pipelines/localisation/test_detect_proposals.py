@@ -16,7 +16,6 @@ from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
 from vidatt.cache.store import Store
 from vidatt.errors import UnknownNameError, UsageError
-from vidatt.pipelines.localisation.detect import THUMOS14_IDS, submission_classes
 from vidatt.pipelines.localisation.proposals import (
     PROPOSAL_RULES,
     Proposals,
@@ -33,6 +32,7 @@ from vidatt.pipelines.localisation.proposals import (
 )
 from vidatt.pipelines.localisation.rules import read_rule
 from vidatt.pipelines.localisation.segment_scores import learn
+from vidatt.pipelines.localisation.submission import THUMOS14_IDS, submission_classes
 
 NAN = float("nan")
 
@@ -198,11 +198,11 @@ def named(path: Path, classes: list[str]) -> Store:
 
 
 def test_thumos14_has_its_official_ids_in_both_tasks(shared_data: Path, tmp_path: Path) -> None:
-    ids, emitted = submission_classes(named(tmp_path / "20.zarr", list(THUMOS14_IDS)))
+    ids, emitted = submission_classes("thumos14", named(tmp_path / "20.zarr", list(THUMOS14_IDS)).index)
     assert (ids, emitted.tolist()) == (list(THUMOS14_IDS.values()), list(range(20)))
     lines = (shared_data / "annotations/ucf101/classInd.txt").read_text().split("\n")
     names = [line.split()[1] for line in lines if line.strip()]
-    ids, emitted = submission_classes(named(tmp_path / "101.zarr", names))
+    ids, emitted = submission_classes("thumos14", named(tmp_path / "101.zarr", names).index)
     assert ids == list(range(1, 102))
     assert {names[label]: ids[label] for label in emitted} == THUMOS14_IDS
 
