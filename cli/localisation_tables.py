@@ -17,6 +17,7 @@ def detect_text(result: DetectionResult) -> str:
     lines = [
         f"{result.out}: {result.proposals} proposals in {result.videos_with_proposals} of {result.videos} "
         f"videos{_missing(result)}",
+        *([f"runs {', '.join(result.runs)}"] if result.runs else []),
         f"rule {result.rule} ({_settings(result)}), attention {result.attention}, class scores {result.class_scores}",
         *seen_lines(result.seen, result.seen_note),
         *(f"note: {note}" for note in result.notes),
