@@ -63,6 +63,7 @@ def acting_store(
     several: Sequence[int] = (),
     classes: tuple[str, str, str] = CLASSES,
     split_name: str = "1",
+    dataset: str = "planted",
 ) -> Store:
     """A marked cell with the code of the class in some segments, noise elsewhere; every third video is tested.
 
@@ -98,7 +99,7 @@ def acting_store(
         box_label=np.array([v // 3 % len(CLASSES) for v, _ in seen], int),
     )
     count = 10 if views == "10crop" else 1
-    attributes = {"dataset": "planted", "view_rule": views}
+    attributes = {"dataset": dataset, "view_rule": views}
     store = Store.create(path, index=index, views=count, layout=plan_layout(length, count, 64), attributes=attributes)
     for name, crop in crops.items():
         recipe = {"stream": name, "resize": f"short:{HEIGHT}", "crop_px": crop}
