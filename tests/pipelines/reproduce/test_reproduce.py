@@ -21,6 +21,7 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_index
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.reproduce.report import ReproducedCell, figure
+from vidatt.pipelines.reproduce.tables import load_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 CUBES = {"rgb": (2, 2, 6), "flow": (2, 2, 6), "clip": (2, 2, 6)}
@@ -207,6 +208,21 @@ def test_a_store_of_kinetics_gives_the_row_of_its_version(tmp_path: Path, datase
     assert (mine["status"], mine["printed"]) == ("measured", 69.2 if own.endswith("*") else 70.0)
     assert theirs["status"] == "left out"
     assert theirs["why"].startswith(f"is of {other}")
+
+
+def test_kinetics_400_star_is_the_videos_of_kinetics_400_that_kinetics_600_has_too(tmp_path: Path) -> None:
+    """The option of the table's extraction, as a person gives it to a command that reads the lists."""
+    lists = {"400_train": "abc", "400_val": "de", "600_train": "bx", "600_val": "cey"}
+    for name, ids in lists.items():
+        rows = [f"{'run' if name < '5' else 'jog'},{id},1,11\n" for id in ids]
+        (tmp_path / f"kinetics-{name}.csv").write_text("label,youtube_id,time_start,time_end\n" + "".join(rows))
+    option = load_table("glka-6").extractions["thirds"].for_dataset("kinetics400")["option"]
+    (tmp_path / "videos").mkdir()
+    asked = ("--annotations", ".", "--option", option, "--check", "videos", "--json")
+    done = vidatt("datasets", "kinetics400", *asked, cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["videos"] == 3, done.stderr
+    assert told["missing"] == [f"{part}_000001_000011.mp4" for part in ("train/run/b", "train/run/c", "val/run/e")]
 
 
 def test_what_is_given_goes_into_steps_and_rows_without_it_are_left_out(tmp_path: Path) -> None:
