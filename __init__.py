@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .pipelines.extraction.extract import extract as extract_features
     from .pipelines.fitting.fit import fit
     from .pipelines.fitting.plan import FitConfig
+    from .pipelines.prediction.predictor import Prediction, Predictor, load_predictor
     from .pipelines.results.evaluate import evaluate
     from .pipelines.runs.attention import VideoAttention, attention
     from .pipelines.runs.loaded import LoadedRun, load_run
@@ -47,6 +48,8 @@ __all__ = [
     "HeadEntry",
     "HeadOutput",
     "LoadedRun",
+    "Prediction",
+    "Predictor",
     "Store",
     "Stream",
     "StreamConfig",
@@ -63,6 +66,7 @@ __all__ = [
     "extract_features",
     "fit",
     "load_head",
+    "load_predictor",
     "load_run",
     "register_dataset",
     "register_head",
@@ -81,6 +85,8 @@ _PLACES = {
     "HeadEntry": "heads.registry:HeadEntry",
     "HeadOutput": "heads.contract:HeadOutput",
     "LoadedRun": "pipelines.runs.loaded:LoadedRun",
+    "Prediction": "pipelines.prediction.predictor:Prediction",
+    "Predictor": "pipelines.prediction.predictor:Predictor",
     "Store": "cache.store:Store",
     "Stream": "cache.stream:Stream",
     "StreamConfig": "extract.streams:StreamConfig",
@@ -96,6 +102,7 @@ _PLACES = {
     "extract_features": "pipelines.extraction.extract:extract",
     "fit": "pipelines.fitting.fit:fit",
     "load_head": "pipelines.runs.reload:load_head",
+    "load_predictor": "pipelines.prediction.predictor:load_predictor",
     "load_run": "pipelines.runs.loaded:load_run",
     "register_dataset": "extract.datasets.registry:register",
     "register_head": "heads.registry:register",

@@ -12,9 +12,11 @@ from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
 from .door import stopped
+from .explain import explain
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate, window_recall
+from .predict import predict
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_boxes, evaluate_detections, fuse
@@ -54,8 +56,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, detect, locate, window_recall,
-    report, reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, predict, explain, detect, locate,
+    window_recall, report, reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

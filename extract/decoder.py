@@ -19,10 +19,12 @@ from .segments import (
     Counted,
     CountJob,
     Message,
+    PictureJob,
     VideoEnd,
     VideoJob,
     count_segments,
     nothing_read,
+    read_pictures,
     read_segments,
 )  # fmt: skip
 from .windows import StreamInput, load_engines
@@ -67,6 +69,8 @@ def serve(connection: Connection[Any, Any]) -> None:
         try:
             if isinstance(job, CountJob):
                 count_segments(job, outbox.put)
+            elif isinstance(job, PictureJob):
+                read_pictures(job, outbox.put)
             else:
                 read_segments(job, streams, outbox.put)
         except Exception:  # noqa: BLE001 - whatever is no outcome is a bug, never the video's fault; the parent raises it
@@ -93,13 +97,25 @@ def _send_all(connection: Connection[Any, Any], outbox: queue.Queue[Message | Bu
             os._exit(0)  # the parent is gone
 
 
-class Decoder:
-    """One decoding child; restarted by itself after a hang or a crash."""
+def start_child() -> Child:
+    """Start a child that will decode."""
+    return Child("vidatt.extract.decoder:serve")
 
-    def __init__(self, streams: tuple[StreamInput, ...], settings: DecoderSettings) -> None:
-        self._streams, self._settings = streams, settings
+
+class Decoder:
+    """One decoding child; restarted by itself after a hang or a crash.
+
+    Parameters
+    ----------
+    ahead : a child that `start_child` has started while there was other work: it has its imports behind it
+    """
+
+    def __init__(
+        self, streams: tuple[StreamInput, ...], settings: DecoderSettings, *, ahead: Child | None = None
+    ) -> None:
+        self._streams, self._settings, self._ahead = streams, settings, ahead
         self._child: Child | None = None
-        self._job: VideoJob | CountJob | None = None
+        self._job: VideoJob | CountJob | PictureJob | None = None
         self._interrupted = False
 
     @property
@@ -107,17 +123,17 @@ class Decoder:
         """Process id of the child that is running, if one is."""
         return self._child.process.pid if self._child else None
 
-    def submit(self, job: VideoJob | CountJob) -> None:
+    def submit(self, job: VideoJob | CountJob | PictureJob) -> None:
         """Start on a video; its messages must be read to the end before the next is submitted."""
         self._job, self._interrupted = job, False
         if self._child is not None and self._child.process.poll() is not None:
             self.close()  # it died between two videos: this one is innocent of that
         self._send(job)
 
-    def _send(self, job: VideoJob | CountJob) -> None:
+    def _send(self, job: VideoJob | CountJob | PictureJob) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # what ended it, messages() will say
             if self._child is None:
-                self._child = Child("vidatt.extract.decoder:serve")
+                self._child, self._ahead = self._ahead or start_child(), None
                 self._child.connection.send((self._settings.memory_bytes, self._streams))
             self._child.connection.send(job)
 
@@ -174,6 +190,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        for child in (self._child, self._ahead):
+            if child is not None:
+                child.kill()
+        self._child = self._ahead = None

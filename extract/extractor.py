@@ -13,6 +13,7 @@ import torch
 
 from ..errors import VidattError
 from .backbones.registry import Backbone
+from .child import Child
 from .decoder import Decoder, DecoderSettings
 from .flow.engines import tvl1
 from .segments import ShardJob, VideoEnd, VideoStart
@@ -82,6 +83,7 @@ class Extractor:
     batch_segments : inputs per pass through a backbone, fewer by a kind's `batch_weight`; batches cross video borders
         but never a shard's, so that a shard's bytes do not depend on its neighbours
     decoders : decoding children
+    ahead : one of them, if it is started already
     """
 
     def __init__(
@@ -92,12 +94,14 @@ class Extractor:
         batch_segments: int = 8,
         decoders: int = 1,
         settings: DecoderSettings | None = None,
+        ahead: Child | None = None,
     ) -> None:
         self.streams = tuple(streams)
         self.device = torch.device(device)
         self.batch_segments = batch_segments
         inputs = tuple(stream.input for stream in streams)
-        self._decoders = [Decoder(inputs, settings or DecoderSettings()) for _ in range(decoders)]
+        how = settings or DecoderSettings()
+        self._decoders = [Decoder(inputs, how, ahead=None if number else ahead) for number in range(decoders)]
         self._stop = threading.Event()
 
     def __enter__(self) -> Extractor:

@@ -14,8 +14,18 @@ import numpy as np
 
 from ..errors import UsageError
 from .sampling import Sampler
-from .video import TRUNCATED_BELOW, VideoProblemError, VideoReader, VideoReport, file_sha256, presentation_seconds
-from .windows import Chunk, Collector, FrameStore, GrayChunk, StreamInput
+from .sliding import SlidingSampler
+from .video import (
+    TRUNCATED_BELOW,
+    Frame,
+    VideoProblemError,
+    VideoReader,
+    VideoReport,
+    file_sha256,
+    presentation_seconds,
+)
+from .views import Geometry
+from .windows import CHUNK_BYTES, Chunk, Collector, FrameStore, GrayChunk, StreamInput
 
 ALIVE_SECONDS = 1.0
 
@@ -26,7 +36,7 @@ class VideoJob:
 
     id: str  # of the catalogue; seeds the random views
     path: Path
-    sampler: Sampler
+    sampler: Sampler | SlidingSampler
     window_frames: int  # of the longest stream: places the segments, the same for every stream
     segments: int  # rows that the plan gave to this video; segments beyond are not read
     start_seconds: float | None = None  # only this stretch of the file
@@ -38,8 +48,19 @@ class CountJob:
     """One video whose segments are to be counted before it is planned; nothing is decoded."""
 
     path: Path
-    sampler: Sampler
+    sampler: Sampler | SlidingSampler
     start_seconds: float | None = None  # only this stretch of the file
+    stop_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureJob:
+    """One video of which whole frames are wanted for people to look at."""
+
+    path: Path
+    frames: tuple[int, ...] | None = None  # in decode order of the whole file; None = all
+    side_px: int  # longer side of the pictures
+    start_seconds: float | None = None  # of all frames only those in this stretch of the file
     stop_seconds: float | None = None
 
 
@@ -79,11 +100,20 @@ class Counted:
     segments: int
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Whole frames of a video in order, all of one size: later ones of another size are stretched to the first's."""
+
+    frames: np.ndarray  # (n,) int64, decode order
+    seconds: np.ndarray  # (n,) float64 from the file's first frame; NaN = unknown
+    rgb: np.ndarray  # (n, H, W, 3) uint8, upright
+
+
 class Alive:
     """Decoding goes on, though no chunk is ready."""
 
 
-Message = VideoStart | Chunk | GrayChunk | VideoEnd | Counted | Alive
+Message = VideoStart | Chunk | GrayChunk | Pictures | VideoEnd | Counted | Alive
 
 
 class _Pulse:
@@ -130,6 +160,15 @@ def count_segments(job: CountJob, emit: Callable[[Message], None]) -> None:
     """Emit how many segments a video should have, or else a `VideoEnd`."""
     with _ending_in_an_outcome(emit):
         emit(Counted(_count(job, _Pulse(emit))))
+
+
+def read_pictures(job: PictureJob, emit: Callable[[Message], None]) -> None:
+    """Emit the wanted frames of one video as `Pictures`, then a `VideoEnd`; nothing behind the last one is decoded.
+
+    The report of the `VideoEnd` counts what was decoded for this, and no header.
+    """
+    with _ending_in_an_outcome(emit):
+        _read_pictures(job, emit)
 
 
 @contextmanager
@@ -204,6 +243,92 @@ def _place(job: VideoJob, first: int, count: int, fps: float) -> np.ndarray:
         return first + job.sampler.first_frames(count, fps, window=job.window_frames, video=job.id)[: job.segments]
     except UsageError as error:  # fps:R, and the file states no rate
         raise VideoProblemError("unreadable", str(error)) from None
+
+
+def _read_pictures(job: PictureJob, emit: Callable[[Message], None]) -> None:
+    size, decoded, problem, alive = (0, 0), 0, None, _Pulse(emit)
+    ready = _Ready(emit)
+    with VideoReader(job.path) as reader:
+        fps, time_of = reader.fps, _clock(reader.fps)
+        try:
+            for frame in reader.frames():
+                seconds = time_of(frame)
+                wanted = _wanted(job, frame.index, seconds)
+                if wanted is None:
+                    break
+                if wanted or size == (0, 0):
+                    rgb = frame.rgb()
+                    if size == (0, 0):
+                        size = rgb.shape[1], rgb.shape[0]
+                    if wanted:
+                        ready.add(frame.index, seconds, _shrunk(job, size).resized(rgb))
+                decoded += 1  # a frame that cannot be converted is none
+                alive()
+        except VideoProblemError as caught:
+            if caught.outcome == "out_of_memory" or not decoded:
+                raise
+            problem = caught
+    ready.flush()
+    report = VideoReport(
+        outcome="truncated" if problem else "ok",
+        detail=problem.detail if problem else "",
+        decoded_frames=decoded,
+        fps=fps,
+        width=size[0],
+        height=size[1],
+        sha256=file_sha256(job.path, alive),
+    )
+    emit(VideoEnd(report, np.empty(0, np.int64), decoded - 1, np.empty(0)))
+
+
+class _Ready:
+    """Pictures on their way, handed on in pieces."""
+
+    def __init__(self, emit: Callable[[Message], None]) -> None:
+        self._emit = emit
+        self._frames: list[tuple[int, float, np.ndarray]] = []
+
+    def add(self, index: int, seconds: float, rgb: np.ndarray) -> None:
+        self._frames.append((index, seconds, rgb))
+        if len(self._frames) * rgb.nbytes >= CHUNK_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._frames:
+            indices, seconds, pictures = zip(*self._frames, strict=True)
+            self._emit(Pictures(np.array(indices, np.int64), np.array(seconds, np.float64), np.stack(pictures)))
+            self._frames.clear()
+
+
+def _clock(fps: float) -> Callable[[Frame], float]:
+    """Return what tells the times of frames that come in order, as `presentation_seconds` does of all at once."""
+    start: float | None = None
+    last = -np.inf
+
+    def time_of(frame: Frame) -> float:
+        nonlocal start, last
+        start = frame.seconds if frame.index == 0 else start
+        if frame.seconds is not None and start is not None and frame.seconds - start > last:
+            last = frame.seconds - start
+            return last
+        return frame.index / fps if fps > 0 else np.nan
+
+    return time_of
+
+
+def _wanted(job: PictureJob, index: int, seconds: float) -> bool | None:
+    """Tell whether a frame is wanted; None = neither it nor any behind it."""
+    if job.frames is not None:
+        return None if index > max(job.frames, default=-1) else index in job.frames
+    if job.stop_seconds is not None and seconds >= job.stop_seconds - 1e-6:
+        return None
+    return job.start_seconds is None or not seconds < job.start_seconds - 1e-6
+
+
+def _shrunk(job: PictureJob, size: tuple[int, int]) -> Geometry:
+    scale = job.side_px / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    return Geometry(resize=f"{width}x{height}", crop_px=1)
 
 
 def _collectors(

@@ -19,11 +19,14 @@ from .fitting.fit import fit
 from .fitting.plan import FitConfig
 from .localisation.locate import LocateConfig, locate
 from .localisation.truth import BoxTruth
-from .pictures.drawing import draw_attention
+from .pictures.frames import FrameSource
+from .pictures.scene import MEAN, StoreScenes
+from .pictures.sheet import FRAME, SheetSettings, show, write_sheet
 from .record import Record
 from .report.report import ReportConfig, report
 from .results.evaluate import evaluate
 from .runs.attention import attention
+from .runs.run import Run
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +165,13 @@ def _draw(run: Path, store_path: Path, videos: Path, picture: Path, device: str)
     store = Store.open(store_path)
     tested = np.flatnonzero(store.index.splits["1"] == 2)
     chosen = tested[:: max(1, len(tested) // DRAWN_VIDEOS)][:DRAWN_VIDEOS]
-    drawn = list(attention(run, videos=[int(p) for p in chosen], device=device))
-    title = "STAN on actionshapes, three streams: mean attention (bright), true boxes (green)"
-    draw_attention(store, "rgb", videos, drawn, picture, title=title)
+    scenes, settings = StoreScenes(store, Run.open(run).identity.stream_names), SheetSettings(rows=(FRAME, MEAN))
+    with FrameSource() as source:
+        write_sheet(
+            picture,
+            [
+                show(scene, source, videos / scene.path, settings)
+                for scene in map(scenes.of, attention(run, videos=[int(p) for p in chosen], device=device))
+            ],
+            settings,
+        )

@@ -77,14 +77,27 @@ def load(*, annotations: Path | None, videos: Path | None, options: Mapping[str,
     )  # fmt: skip
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[Row], tuple[str, ...]]:
+def listed_videos(path: Path) -> tuple[Video, ...]:
+    """Return the videos of a CSV file without their labels, which it need not have.
+
+    Raises
+    ------
+    MissingFileError, UsageError
+        If there is no such file, or a line cannot be read; the message names file and line.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"There is no CSV file {path}.")
+    return tuple(row.video for row in _read_rows(path, labelled=False)[1])
+
+
+def _read_rows(path: Path, *, labelled: bool = True) -> tuple[list[str], list[Row], tuple[str, ...]]:
     rows: list[Row] = []
     lines: dict[str, int] = {}  # id -> line
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(reader, [])]
-            notes = _check_columns(path, columns)
+            notes = _check_columns(path, columns, labelled=labelled)
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
@@ -111,9 +124,11 @@ def _split_columns(columns: list[str]) -> dict[str, str]:
     return {c: c.partition(":")[2].strip() or "1" for c in columns if c.partition(":")[0] == "split"}
 
 
-def _check_columns(path: Path, columns: list[str]) -> tuple[str, ...]:
+def _check_columns(path: Path, columns: list[str], *, labelled: bool) -> tuple[str, ...]:
     """Refuse a header that cannot be meant; return a note on the columns that are not used."""
-    if "path" not in columns or not {"label", "labels"} & set(columns):
+    if not labelled and "path" not in columns:
+        raise line_error(path, 1, f"the header needs the column path, found {', '.join(columns)}.")
+    if labelled and ("path" not in columns or not {"label", "labels"} & set(columns)):
         raise line_error(
             path, 1, f"the header needs the columns path and label (or labels), found {', '.join(columns)}."
         )
@@ -150,7 +165,7 @@ def _read_row(path: Path, line: int, cells: dict[str, str]) -> Row:
             hint = " (a validation part is cut from train by the fit)" if role.startswith("val") else ""
             raise line_error(path, line, f"{column} must be train, test or unused, found {cells[column]!r}{hint}.")
         roles.append(_ROLES[role])
-    text = cells["labels"].replace("|", ";").split(";") if "labels" in cells else [cells["label"]]
+    text = cells["labels"].replace("|", ";").split(";") if "labels" in cells else [cells.get("label", "")]
     return Row(
         line=line,
         video=Video(

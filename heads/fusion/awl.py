@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from ...errors import UsageError
 
@@ -160,6 +159,8 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     def surprise(log_temperature: float) -> float:
         own = temper(scores, float(np.exp(log_temperature)))[rows, labels]
         return float(-np.log(np.clip(own, np.finfo(np.float64).tiny, None)).mean())
+
+    from scipy.optimize import minimize_scalar
 
     return float(np.exp(minimize_scalar(surprise, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
 

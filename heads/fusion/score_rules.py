@@ -7,7 +7,6 @@ from itertools import combinations
 from math import comb
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logsumexp, softmax
 
 from ...errors import UsageError
@@ -93,5 +92,7 @@ def decision_temperature(decisions: np.ndarray, hot: np.ndarray, *, multi_label:
         if multi_label:
             return -float(np.where(hot, log_expit(x), log_expit(-x)).mean())
         return -float(log_softmax(x, axis=1)[hot].mean())
+
+    from scipy.optimize import minimize_scalar
 
     return float(np.exp(minimize_scalar(surprise, bounds=(np.log(1e-3), np.log(100)), method="bounded").x))

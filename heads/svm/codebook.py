@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import MiniBatchKMeans
 
 from ...errors import UsageError
 from .encodings import Codebook
@@ -82,6 +81,8 @@ def learn_centres(points: np.ndarray, *, clusters: int, seed: int) -> np.ndarray
             f"{clusters} clusters of {len(points)} descriptors: there must be at least one each; lower it with --set "
             "clusters=..."
         )
+    from sklearn.cluster import MiniBatchKMeans
+
     means = MiniBatchKMeans(
         clusters, init="k-means++", n_init=1, batch_size=_PIECE, random_state=seed, compute_labels=False
     )

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from joblib import Parallel, delayed
-from scipy import sparse
-from sklearn.svm import SVC
 
 from ...errors import UsageError
+
+if TYPE_CHECKING:  # scikit-learn takes a second to import, and every head's registry comes by here
+    from scipy import sparse
 
 Form = Literal["one-vs-rest", "one-vs-one"]
 
@@ -138,13 +139,17 @@ def _machine(kernel: np.ndarray, signs: np.ndarray, C: float) -> tuple[np.ndarra
     """Return support vectors, signed dual coefficients and intercept of one machine; signs are 1 and -1."""
     if (signs == signs[:1]).all():  # one side only: always decide for it
         return np.zeros(0, np.int64), np.zeros(0), float(signs[0]) if len(signs) else 0.0
+    from sklearn.svm import SVC
+
     machine = SVC(C=C, kernel="precomputed", cache_size=_CACHE_MB).fit(kernel, signs)
     return machine.support_, machine.dual_coef_[0], float(machine.intercept_[0])
 
 
 def _gather(results: list[tuple[np.ndarray, np.ndarray, float]], rows: list[np.ndarray], n: int) -> Machines:
+    from scipy.sparse import csr_array
+
     columns = [of[support] for of, (support, _, _) in zip(rows, results, strict=True)]
     starts = np.cumsum([0, *map(len, columns)])
     values = np.concatenate([dual for _, dual, _ in results])
-    dual = sparse.csr_array((values, np.concatenate(columns), starts), shape=(len(results), n))
+    dual = csr_array((values, np.concatenate(columns), starts), shape=(len(results), n))
     return Machines(dual, np.array([intercept for _, _, intercept in results]))

@@ -23,6 +23,7 @@ from ..runs.reload import require_fit
 from ..runs.run import Run
 from ..runs.scoring import resolve_device, score_views
 from ..runs.seen import ids_digest, seen_videos, store_digest
+from ..runs.views import sampled
 from .plan import FitConfig, FitPlan, plan_fit
 from .start import seen_before, take_what_fits, weights_digest
 from .svm import fit_svm, require_possible
@@ -97,6 +98,7 @@ def fit(config: FitConfig) -> FitResult:
         versions=versions(),
         notes=tuple(plan.notes),
         store_digest=store_digest(plan.store),
+        sampled=sampled(plan.store, plan.test_views.name),
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)

@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from scipy.special import softmax
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from ...cache.fingerprint import sha256_of
 from ...cache.scratch import write_atomically
@@ -28,6 +26,7 @@ from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
 from ..runs.seen import derive_lists
 from ..runs.views import shows_centre
+from .proposals import ClassifiedRule, Rule
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +59,13 @@ def scores_of(video: VideoAttention, classifier: SegmentClassifier | None) -> np
     return np.broadcast_to(video.probabilities, (len(video.temporal), len(video.probabilities)))
 
 
+def classified(video: VideoAttention, rule: Rule, classifier: SegmentClassifier | None) -> VideoAttention:
+    """Return a video with the class scores of its segments, if a rule reads them."""
+    if not isinstance(rule, ClassifiedRule):
+        return video
+    return replace(video, segment_probabilities=scores_of(video, classifier))
+
+
 def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view: int, device: str) -> SegmentClassifier:
     """Return the classifier of a run's segments, learned now or taken from the run's folder.
 
@@ -82,13 +88,7 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     UsageError
         If the head makes nothing of single segments, or the training videos are of one class.
     """
-    settings = {
-        "C": C,
-        "segments": segments,
-        "view": 0 if shows_centre(store) else "random",  # what is seen, wherever the store has it
-        "train": require_fit(run).train.to_dict(),
-        "weights": sha256_of(run.path / WEIGHTS),
-    }
+    settings = _learned_by(run, C=C, segments=segments, centred=shows_centre(store))
     kept = _kept(run.path / FILE, settings)
     if kept is not None:
         return kept
@@ -113,6 +113,28 @@ def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view:
     log.info("segment classifier of %s: learned from %d segments of %d videos", run.path, sum(map(len, owners)),
              len(videos))  # fmt: skip
     return classifier
+
+
+def kept_classifier(run: Run, *, C: float, segments: int, centred: bool) -> SegmentClassifier | None:
+    """Return the classifier that a run keeps, None if it has none that was learned so.
+
+    Parameters
+    ----------
+    centred : whether what is read shows the centre of the frame
+    C, segments : see `segment_classifier`
+    """
+    return _kept(run.path / FILE, _learned_by(run, C=C, segments=segments, centred=centred))
+
+
+def _learned_by(run: Run, *, C: float, segments: int, centred: bool) -> dict[str, Any]:
+    """Return what a classifier depends on."""
+    return {
+        "C": C,
+        "segments": segments,
+        "view": 0 if centred else "random",  # what is seen, wherever the store has it
+        "train": require_fit(run).train.to_dict(),
+        "weights": sha256_of(run.path / WEIGHTS),
+    }
 
 
 def training_videos(run: Run, store: Store) -> np.ndarray:
@@ -148,6 +170,9 @@ def learn(features: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], *,
     UsageError
         If all rows are of one class.
     """
+    from sklearn.exceptions import ConvergenceWarning  # a second, which reading a learned classifier does without
+    from sklearn.linear_model import LogisticRegression
+
     rows, places = np.nonzero(labels >= 0)
     targets = labels[rows, places]
     if len(np.unique(targets)) < 2:

@@ -14,7 +14,7 @@ from ..runs.attention import VideoAttention, attention
 from ..runs.views import central_view
 from .proposals import ClassifiedRule, Rule, StanRule, normalised
 from .reading import Reading, ReadingConfig, open_reading
-from .segment_scores import SegmentClassifier, scores_of, segment_classifier
+from .segment_scores import SegmentClassifier, classified, segment_classifier
 from .times import Times
 
 SAME_SECONDS = 1e-3
@@ -63,10 +63,7 @@ class Source:
     def read(self, videos: Sequence[int], rule: Rule, classifier: SegmentClassifier | None) -> Iterator[VideoAttention]:
         """Yield what a rule reads of videos: attention or what stands in its place, and scores of segments."""
         for video in self.look(videos):
-            looked = self.reading.substitute(video)
-            if isinstance(rule, ClassifiedRule):
-                looked = replace(looked, segment_probabilities=scores_of(looked, classifier))
-            yield looked
+            yield classified(self.reading.substitute(video), rule, classifier)
 
 
 def open_sources(config: ReadingConfig, others: Sequence[Path]) -> tuple[Source, ...]:

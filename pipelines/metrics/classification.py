@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from ..record import Record
 
@@ -155,7 +154,8 @@ def mean_average_precision(scores: np.ndarray, hot: np.ndarray) -> float:
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """[N, N] int64 counts: row = true class, column = best-scored class."""
-    return sklearn_confusion_matrix(labels, scores.argmax(1), labels=np.arange(scores.shape[1]))
+    N = scores.shape[1]
+    return np.bincount(labels * N + scores.argmax(1), minlength=N * N).reshape(N, N)
 
 
 def multi_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 
 from ...cache.store import Store
-from ...errors import UsageError
-from ...extract.video import VideoProblemError
-from ..localisation.proposals import segment_bounds
-from ..localisation.truth import BoxTruth
 from ..metrics.attention import into_region
-from ..metrics.detection import AMBIGUOUS
-from ..pictures.drawing import crop_frames
-from ..runs.attention import VideoAttention, attention
+from ..pictures.frames import FramesError, FrameSource, cropped
+from ..pictures.overlay import heat_colours, shares
+from ..pictures.scene import MEAN, WHOLE, Scene, StoreScenes, shown_segments
+from ..runs.attention import attention
 from ..runs.run import Run
 from ..runs.views import central_view
 from .scored import Scored
@@ -32,7 +28,7 @@ SIDE_PX = 176
 JPEG_QUALITY = 78
 MOST_BARS = 160
 """Of the strip over time; of longer videos neighbours are averaged."""
-MEAN = "mean of the streams"
+MEAN_OF_STREAMS = "mean of the streams"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,15 +91,6 @@ class Look:
     strip: Strip
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Times:
-    """Where the segments of a video lie in time."""
-
-    bounds: np.ndarray  # [T, 2] start and stop of what each stands for
-    centres: np.ndarray  # [T] of the frames that they are centred on
-    unit: str  # "s", or "segments" where times are unknown
-
-
 @dataclass(frozen=True, kw_only=True)
 class Looks:
     """The videos of a run that are shown, and what is to be said about that."""
@@ -141,128 +128,106 @@ def look_at(
     if not chosen:
         return Looks(videos=(), streams=(), notes=())
     streams = run.identity.stream_names
-    scene = Scene(store, streams, videos)
+    scenes = StoreScenes(store, streams)
     positions = [store.index.position(str(scored.ids[row])) for _, row in chosen]
     found = list(attention(run.path, store_path=store.path, videos=positions, view=central_view(store), device=device))
     looks = []
-    for number, ((kind, row), seen) in enumerate(zip(chosen, found, strict=True)):
-        times = scene.times(seen)
-        frames = scene.frames(seen, times)
-        top = np.argsort(-scored.scores[row], kind="stable")[:3]
-        looks.append(
-            Look(
-                key=f"{key}-v{number}",
-                id=seen.id,
-                kind=kind,
-                truth=tuple(scored.classes[n] for n in np.flatnonzero(scored.hot[row])),
-                said=tuple((scored.classes[n], float(scored.scores[row, n])) for n in top),
-                right=bool(scored.right[row]),
-                frames=frames,
-                strip=_strip(store, seen, times, [frame.segment for frame in frames]),
+    with FrameSource() as source:
+        drawing = _Drawing(source, videos)
+        for number, ((kind, row), seen) in enumerate(zip(chosen, found, strict=True)):
+            scene = scenes.of(seen)
+            frames = drawing.frames(scene)
+            top = np.argsort(-scored.scores[row], kind="stable")[:3]
+            looks.append(
+                Look(
+                    key=f"{key}-v{number}",
+                    id=seen.id,
+                    kind=kind,
+                    truth=tuple(scored.classes[n] for n in np.flatnonzero(scored.hot[row])),
+                    said=tuple((scored.classes[n], float(scored.scores[row, n])) for n in top),
+                    right=bool(scored.right[row]),
+                    frames=frames,
+                    strip=_strip(scene, [frame.segment for frame in frames]),
+                )
             )
-        )
     maps = any(frame.heats for look in looks for frame in look.frames)
-    notes = scene.notes if maps else [*scene.notes, f"head {run.identity.head} attends to no cells: frames alone"]
+    notes = [*drawing.notes, *scenes.notes]
+    if not maps:
+        notes.append(f"head {run.identity.head} attends to no cells: frames alone")
     return Looks(videos=tuple(looks), streams=streams if maps else (), notes=tuple(dict.fromkeys(notes)))
 
 
-class Scene:
-    """Where a store's videos are, and how the maps of its streams lie on their frames."""
+class _Drawing:
+    """Turns scenes into what the page shows; `notes` is what it cannot show."""
 
-    def __init__(self, store: Store, streams: Sequence[str], videos: Path | None) -> None:
+    def __init__(self, source: FrameSource, videos: Path | None) -> None:
         self.notes: list[str] = []
-        self._store, self._streams, self._videos = store, streams, videos
-        self._stream = store.stream(streams[0])
-        self._reader = self._stream.reader()
-        self._truths: list[BoxTruth] | None = None
+        self._source, self._videos = source, videos
         if videos is None:
             self.notes.append("the frames are not shown: give --videos, the folder of the video files")
-        try:
-            if (store.plan.view_rule or "").startswith("train"):
-                raise UsageError(f"{store.path} holds random crops, whose place in the frame is not kept.")
-            self._truths = [BoxTruth(store, name) for name in streams]
-        except UsageError as error:
-            self.notes.append(f"frames and true boxes are not shown: {error}")
 
-    def times(self, seen: VideoAttention) -> Times:
-        """Return where the segments lie; that their times are unknown is noted."""
-        T, position = len(seen.temporal), seen.position
-        outcome = self._stream.outcome(position)
-        try:
-            bounds = segment_bounds(
-                self._reader.frames(position)[:T], self._reader.seconds(position)[:T], fps=outcome.fps,
-                frame_count=outcome.decoded_frames, stop=float(self._store.index.span_seconds[position, 1]),
-            )  # fmt: skip
-        except UsageError as error:
-            self.notes.append(f"time is told in segments: a video {error}")
-            places = np.arange(T, dtype=np.float64)
-            return Times(bounds=np.stack([places, places + 1], axis=1), centres=places + 0.5, unit="segments")
-        return Times(bounds=bounds, centres=self._reader.seconds(position)[:T], unit="s")
-
-    def frames(self, seen: VideoAttention, times: Times) -> tuple[FrameLook, ...]:
+    def frames(self, scene: Scene) -> tuple[FrameLook, ...]:
         """Return the frames of a few segments, that of the largest weight among them."""
-        T = len(seen.temporal)
-        shown = np.unique(np.linspace(0, T - 1, FRAMES).round().astype(int))
-        peak = int(seen.temporal.argmax())
-        shown[np.abs(shown - peak).argmin()] = peak
-        pictures, boxes = self._pictures(seen.position, shown), self._boxes(seen.position)
+        shown = shown_segments(scene.attention.temporal, FRAMES)
+        pictures, timed = self._pictures(scene, shown), scene.times.unit == "s"
         return tuple(
             FrameLook(
                 segment=segment,
-                seconds=float(times.centres[segment]) if times.unit == "s" else None,
-                weight=float(seen.temporal[segment]),
+                seconds=float(scene.times.centres[segment]) if timed else None,
+                weight=float(scene.attention.temporal[segment]),
                 uri=pictures.get(segment),
-                heats=self._heats(seen, segment),
-                box=boxes.get(segment),
+                heats=_heats(scene, segment),
+                box=_box(scene, segment),
             )
-            for segment in np.unique(shown).tolist()
+            for segment in shown
         )
 
-    def _pictures(self, position: int, segments: np.ndarray) -> dict[int, str]:
+    def _pictures(self, scene: Scene, shown: Sequence[int]) -> dict[int, str]:
         """Return the frames in which segments are centred as JPEG, by segment; what is missing is noted."""
-        if self._videos is None or self._truths is None:
+        if self._videos is None or scene.regions is None:
             return {}
-        path = self._videos / str(self._store.index.paths[position])
+        path, region = self._videos / scene.path, scene.regions[0]
         if not path.is_file():
             self.notes.append(f"{path} is not there: its frames are missing (--videos)")
             return {}
-        frames = self._truths[0].frames(position)
+        side = min(1920, round(SIDE_PX / min(region[2] - region[0], region[3] - region[1])))
+        frames = [int(scene.frames[segment]) for segment in shown]
         try:
-            found = crop_frames(path, self._truths[0].region(position), frames[segments], side_px=SIDE_PX)
-        except VideoProblemError as error:
-            self.notes.append(f"{path} cannot be read ({error.outcome}: {error.detail}): its frames are missing")
+            found = self._source.stills(path, frames, side_px=side, sha256=scene.sha256)
+        except FramesError as error:
+            self.notes.append(f"{error} Its frames are missing")
             return {}
-        return {int(s): _jpeg(found[int(frames[s])]) for s in segments if int(frames[s]) in found}
-
-    def _boxes(self, position: int) -> dict[int, tuple[float, float, float, float]]:
-        found = {}
-        for truth in self._truths[0].segments(position) if self._truths else ():
-            x1, y1, x2, y2 = np.clip(truth.box, 0, 1) * 100
-            if x2 > x1 and y2 > y1:
-                found[truth.segment] = (float(x1), float(y1), float(x2 - x1), float(y2 - y1))
-        return found
-
-    def _heats(self, seen: VideoAttention, segment: int) -> tuple[Heat, ...]:
-        if seen.spatial is None:
-            return ()
-        maps = seen.spatial[segment]
-        places = [(0.0, 0.0, 1.0, 1.0)] * len(self._streams)
-        if self._truths is not None:
-            regions = [truth.region(seen.position) for truth in self._truths]
-            places = [tuple(into_region(np.array(region), regions[0])) for region in regions]
-        heats = [_heat(name, cells, place) for name, cells, place in zip(self._streams, maps, places, strict=True)]
-        if len(heats) > 1 and np.allclose(places, places[0], atol=1e-3):
-            heats.insert(0, _heat(MEAN, maps.mean(axis=0), places[0]))
-        return tuple(heats)
+        square = {"width": SIDE_PX, "height": SIDE_PX}
+        return {
+            segment: _jpeg(cropped(found[frame], region, **square))
+            for segment, frame in zip(shown, frames, strict=True)
+            if frame in found
+        }
 
 
-def _heat(stream: str, cells: np.ndarray, place: tuple[float, float, float, float]) -> Heat:
+def _box(scene: Scene, segment: int) -> tuple[float, float, float, float] | None:
+    """Return the first true box in a segment's frame, in the part of it that the first stream shows."""
+    boxes = scene.boxes.get(int(scene.frames[segment]))
+    if boxes is None or scene.regions is None:
+        return None
+    x1, y1, x2, y2 = into_region(boxes[0], tuple(scene.regions[0])).clip(0, 1) * 100
+    return (float(x1), float(y1), float(x2 - x1), float(y2 - y1)) if x2 > x1 and y2 > y1 else None
+
+
+def _heats(scene: Scene, segment: int) -> tuple[Heat, ...]:
+    view = tuple(WHOLE if scene.regions is None else scene.regions[0])
+    names = {MEAN: MEAN_OF_STREAMS, **{stream: stream for stream in scene.streams}}
+    return tuple(
+        _heat(names[name], maps.cells[segment], into_region(maps.region, view))
+        for name, maps in scene.maps.items()
+        if name in names
+    )
+
+
+def _heat(stream: str, cells: np.ndarray, place: np.ndarray) -> Heat:
     """[K, K] -> a picture of K x K pixels, coloured by the share of the frame's largest value; it dims the rest."""
-    share = cells.astype(np.float64) / max(float(cells.max()), 1e-12)
-    colours = matplotlib.colormaps["inferno"](share)  # [K, K, 4], 0..1
-    colours[..., 3] = 0.5 + 0.3 * share
-    x1, y1, x2, y2 = (100 * edge for edge in place)
-    bgra = (255 * colours[..., [2, 1, 0, 3]]).round().astype(np.uint8)
+    x1, y1, x2, y2 = (float(100 * edge) for edge in place)
+    bgra = (255 * heat_colours(shares(cells))[..., [2, 1, 0, 3]]).round().astype(np.uint8)
     return Heat(stream=stream, uri=_uri("png", bgra), left=x1, top=y1, width=x2 - x1, height=y2 - y1)
 
 
@@ -275,29 +240,25 @@ def _uri(kind: str, picture: np.ndarray, options: Sequence[int] = ()) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
-def _strip(store: Store, seen: VideoAttention, times: Times, shown: Sequence[int]) -> Strip:
-    index, position, bounds = store.index, seen.position, times.bounds
-    end = float(bounds[-1, 1])
-    mine = np.flatnonzero(index.interval_video == position) if times.unit == "s" else np.array([], int)
-    spans = index.interval_seconds[mine].clip(0, end)
-    names = ["ambiguous" if n == AMBIGUOUS else index.classes[n] for n in index.interval_label[mine]]
-    weights = seen.temporal.astype(np.float64)
+def _strip(scene: Scene, shown: Sequence[int]) -> Strip:
+    times, bounds, end = scene.times, scene.times.bounds, scene.times.end
+    weights = scene.attention.temporal.astype(np.float64)
     runs = np.array_split(np.arange(len(weights)), min(len(weights), MOST_BARS))
     bars = [(bounds[run[0], 0], bounds[run[-1], 1], weights[run].mean()) for run in runs]
     highest = max(weight for *_, weight in bars)
+    spans = [(i.start, i.stop) for i in scene.intervals if i.name != "ambiguous"]
     return Strip(
         bars=tuple(
             Bar(left=100 * start / end, width=100 * (stop - start) / end, height=100 * weight / highest)
             for start, stop, weight in bars
         ),
         truths=tuple(
-            Bar(left=100 * start / end, width=100 * (stop - start) / end, name=name)
-            for (start, stop), name in zip(spans, names, strict=True)
+            Bar(left=100 * i.start / end, width=100 * (i.stop - i.start) / end, name=i.name) for i in scene.intervals
         ),
         marks=tuple(100 * float(times.centres[segment]) / end for segment in shown),
         unit=times.unit,
         end=end,
-        summary=_summary(weights, bounds, times.unit, spans[np.array([name != "ambiguous" for name in names], bool)]),
+        summary=_summary(weights, bounds, times.unit, np.array(spans, np.float64).reshape(-1, 2)),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...cache.batches import Batch, Batches
 from ...cache.reader import Reader
 from ...cache.store import Store
 from ...errors import UnknownNameError
-from ...heads.contract import Head
+from ...heads.contract import Head, HeadOutput
 from .reload import load_head, require_fit, settings_of, store_for
 from .run import Run
 from .scoring import resolve_device
@@ -24,6 +24,10 @@ from .views import central_view
 
 SEGMENTS_AT_ONCE = 3_200
 """Of a batch, as many as 128 videos of 25 have: untrimmed videos may have thousands each."""
+
+
+KIND = "spatial_"
+"""Begins the names of a head's parts [B, T, M, K, K] that are one kind of its attention, such as `spatial_sa`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +40,7 @@ class VideoAttention:
     temporal: np.ndarray  # [T] float32, sums to 1
     temporal_raw: np.ndarray | None  # [T] float32
     spatial: np.ndarray | None  # [T, M, K, K] float32
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)  # of a head with several kinds of it, each as above
     segments: np.ndarray | None = None  # [T, R] float32, what the head made of each segment; on request
     segment_probabilities: np.ndarray | None = None  # [T, N] float32, if the head classifies segments; on request
 
@@ -141,26 +146,50 @@ def _cubes(reader: Reader, window: Window, view: int) -> np.ndarray:
 
 
 def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:
+    ids = [str(id) for id in store.index.ids[batch.videos]]
+    for video in look(head, batch, ids, with_segments=with_segments):
+        if not (np.isfinite(video.probabilities).all() and np.isfinite(video.temporal).all()):
+            raise not_finite(run, store, video.position)
+        yield video
+
+
+def look(head: Head, batch: Batch, ids: Sequence[str], *, with_segments: bool = False) -> Iterator[VideoAttention]:
+    """Yield what a head says about each video of a batch, and where it looked.
+
+    Parameters
+    ----------
+    head : in evaluation mode, on the device of the batch
+    ids : [B] of the videos
+    with_segments : also give `segments` and `segment_probabilities`, where the head has them
+    """
     with torch.inference_mode():
         output = head(batch.cubes, batch.valid)
+    return looked(head, output, batch, ids, with_segments=with_segments)
+
+
+def looked(
+    head: Head, output: HeadOutput, batch: Batch, ids: Sequence[str], *, with_segments: bool = False
+) -> Iterator[VideoAttention]:
+    """Do as `look` does, with what the head has returned."""
+    parts = output.parts if with_segments else {}
+    with torch.inference_mode():
         probabilities = _numpy(head.probabilities(output.logits))
-        parts = output.parts if with_segments else {}
         verdicts = head.probabilities(parts["segment_logits"]) if "segment_logits" in parts else None
     temporal = _numpy(output.temporal)
     raw, spatial, segments, by_segment = (
         None if tensor is None else _numpy(tensor)
         for tensor in (output.temporal_raw, output.spatial, parts.get("segments"), verdicts)
     )
+    kinds = {name.removeprefix(KIND): _numpy(maps) for name, maps in output.parts.items() if name.startswith(KIND)}
     for b, T in enumerate(batch.valid.sum(1).tolist()):
-        if not (np.isfinite(probabilities[b]).all() and np.isfinite(temporal[b]).all()):
-            raise not_finite(run, store, int(batch.videos[b]))
         yield VideoAttention(
             position=int(batch.videos[b]),
-            id=str(store.index.ids[batch.videos[b]]),
+            id=ids[b],
             probabilities=probabilities[b],
             temporal=temporal[b, :T],
             temporal_raw=None if raw is None else raw[b, :T],
             spatial=None if spatial is None else spatial[b, :T],
+            kinds={name: maps[b, :T] for name, maps in kinds.items()},
             segments=None if segments is None else segments[b, :T],
             segment_probabilities=None if by_segment is None else by_segment[b, :T],
         )

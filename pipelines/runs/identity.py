@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..record import OPTIONAL, Record
+from .measured import Sampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +114,7 @@ class FitEnvironment(Record):
     store_digest: str | None = field(
         default=None, metadata=OPTIONAL
     )  # see `places.store_digest`; runs of version 0.1.0 have none
+    sampled: Sampled | None = field(default=None, metadata=OPTIONAL)  # of the store, where it is evaluated by default
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...cache.store import Store
 from ...errors import FingerprintMismatchError, NotFiniteError, RefusedError, UsageError
+from ...extract.sampling import Sampler
 from ...extract.views import feature
 from ...heads.contract import Head, StreamShape
 from ...heads.registry import HeadSettings, build_from_settings
@@ -34,7 +35,11 @@ def sampled_settings(settings: HeadSettings, store: Store) -> tuple[HeadSettings
     UsageError
         If the store's segments are windows of another length than the head's clips.
     """
-    sampler = stored_sampler(store.plan)
+    return settings_on(settings, stored_sampler(store.plan))
+
+
+def settings_on(settings: HeadSettings, sampler: Sampler | None) -> tuple[HeadSettings, str | None]:
+    """Do as `sampled_settings` does, on the segments of a sampler; None = nobody knows them."""
     windows = None if sampler is None else sampler.window_segments
     if windows is None:
         return settings, None
@@ -47,22 +52,20 @@ def sampled_settings(settings: HeadSettings, store: Store) -> tuple[HeadSettings
     )
 
 
-def rebuild(identity: FitIdentity, store: Store | None = None) -> Head:
+def rebuild(identity: FitIdentity, sampler: Sampler | None = None) -> Head:
     """Build the head that an identity describes, with fresh weights, on the CPU.
 
     Parameters
     ----------
-    store : that it is to read: where its segments lie decides on the clips of a head that has some
+    sampler : of what it is to read: where the segments lie decides on the clips of a head that has some
     """
     recorded = identity.streams
     streams = [
         StreamShape(name=name, grid=recorded[name].grid, channels=recorded[name].channels)
         for name in identity.stream_names
     ]
-    on = None if identity.on is None else rebuild(identity.on.identity, store)
-    settings = settings_of(identity)
-    if store is not None:
-        settings, _ = sampled_settings(settings, store)
+    on = None if identity.on is None else rebuild(identity.on.identity, sampler)
+    settings, _ = settings_on(settings_of(identity), sampler)
     return build_from_settings(settings, streams=streams, classes=len(identity.classes), on=on)
 
 
@@ -99,13 +102,14 @@ def recorded_store(path: Path) -> Path:
     return store_of(Run.open(path))
 
 
-def load_head(run: Run | str | Path, store: Store | None = None) -> Head:
+def load_head(run: Run | str | Path, store: Store | None = None, *, sampler: Sampler | None = None) -> Head:
     """Build the head of a run with its fitted weights, on the CPU, in evaluation mode.
 
     Parameters
     ----------
     run : or its folder
-    store : that it is to read; see `rebuild`
+    store : that it is to read, whose sampler counts; see `rebuild`
+    sampler : of what it is to read, where that is no store
 
     Raises
     ------
@@ -119,7 +123,7 @@ def load_head(run: Run | str | Path, store: Store | None = None) -> Head:
     run = run if isinstance(run, Run) else Run.open(Path(run))
     identity = require_fit(run)
     try:
-        head = rebuild(identity, store)
+        head = rebuild(identity, sampler if store is None else stored_sampler(store.plan))
     except (RuntimeError, MemoryError) as error:  # PyTorch: there is not so much memory
         said = str(error).splitlines()[0] if str(error) else "out of memory"
         raise UsageError(f"{run.path / CONFIG}: no head of these settings can be built here ({said}).") from None
@@ -146,18 +150,29 @@ def store_for(run: Run, store_path: Path | None) -> Store:
     FingerprintMismatchError, RefusedError
         If it does not fit; the message says what differs.
     """
-    identity = require_fit(run)
     store = Store.open(store_path or store_of(run))
-    for name, recorded in identity.streams.items():
-        stream = store.stream(name)
-        if different := changes(feature(recorded.recipe), feature(stream.recipe)):
-            raise FingerprintMismatchError(
-                f"Stream {name!r} of {store.path} is not what run {run.path} was fitted on: "
-                f"{'; '.join(different)} (run -> store)."
-            )
+    require_features(run, store)
+    identity = require_fit(run)
     ours, theirs = list(identity.classes), list(store.index.classes)
     if ours != theirs:
         raise RefusedError(
             f"{store.path} has other classes than run {run.path}: {changes(ours, theirs, 'classes')[0]} (run -> store)."
         )
     return store
+
+
+def require_features(run: Run, store: Store) -> None:
+    """Refuse a store that has other features than a run was fitted on.
+
+    Raises
+    ------
+    FingerprintMismatchError
+        With what differs.
+    """
+    for name, recorded in require_fit(run).streams.items():
+        stream = store.stream(name)
+        if different := changes(feature(recorded.recipe), feature(stream.recipe)):
+            raise FingerprintMismatchError(
+                f"Stream {name!r} of {store.path} is not what run {run.path} was fitted on: "
+                f"{'; '.join(different)} (run -> store)."
+            )

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...cache.batches import Batches
 from ...cache.store import Store
 from ...errors import UsageError
-from ...heads.contract import Head
+from ...heads.contract import Head, HeadOutput
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +42,16 @@ def resolve_device(choice: str) -> torch.device:
     return torch.device(choice)
 
 
+def batch_scores(head: Head, output: HeadOutput) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return `Head.scores` of a batch, [B, N] float32, and those of each branch of a head that fuses several."""
+    branches = head.branch_logits(output).items()
+    return _scores(head, output.logits), {name: _scores(head, logits) for name, logits in branches}
+
+
+def _scores(head: Head, logits: Tensor) -> np.ndarray:
+    return head.scores(logits).float().cpu().numpy()
+
+
 @torch.inference_mode()
 def score_view(head: Head, batches: Batches, videos: np.ndarray, targets: Tensor | None = None) -> Scores:
     """Score videos by one view; the head is put into evaluation mode.
@@ -62,9 +72,9 @@ def score_view(head: Head, batches: Batches, videos: np.ndarray, targets: Tensor
     for batch in batches.epoch(0):
         output = head(batch.cubes, batch.valid)
         rows = place[batch.videos]
-        probabilities[rows] = head.scores(output.logits).float().cpu().numpy()
-        for name, logits in head.branch_logits(output).items():
-            branches.setdefault(name, np.zeros_like(probabilities))[rows] = head.scores(logits).float().cpu().numpy()
+        probabilities[rows], of_branches = batch_scores(head, output)
+        for name, values in of_branches.items():
+            branches.setdefault(name, np.zeros_like(probabilities))[rows] = values
         if targets is not None:
             target = targets[torch.as_tensor(batch.videos, device=targets.device)]
             loss_sum += head.loss(output, target).item() * len(batch.videos)

@@ -16,7 +16,7 @@ from testkit.commands import vidatt
 
 from vidatt.cache.store import Store
 from vidatt.pipelines.report.chapter import Chapter, LookConfig, read_chapter
-from vidatt.pipelines.report.looks import MEAN, SIDE_PX, Look, _summary, choose
+from vidatt.pipelines.report.looks import MEAN_OF_STREAMS, SIDE_PX, Look, _summary, choose
 from vidatt.pipelines.report.scored import read_scored
 from vidatt.pipelines.runs.attention import attention
 from vidatt.pipelines.runs.run import Run
@@ -71,7 +71,7 @@ def test_weights_maps_and_boxes_are_the_heads_and_the_stores(made: Made) -> None
         assert max(frame.weight for frame in look.frames) == pytest.approx(float(seen.temporal.max()), abs=1e-5)
         for frame in look.frames:
             assert frame.weight == pytest.approx(float(seen.temporal[frame.segment]), abs=1e-5)
-            assert [heat.stream for heat in frame.heats] == [MEAN, "rgb", "clip"]
+            assert [heat.stream for heat in frame.heats] == [MEAN_OF_STREAMS, "rgb", "clip"]
             for heat, cells in zip(frame.heats[1:], seen.spatial[frame.segment], strict=True):
                 drawn = picture(heat.uri, cv2.IMREAD_UNCHANGED)
                 assert drawn.shape == (*cells.shape, 4)
