@@ -14,7 +14,7 @@ from .door import stopped
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
-from .predict import predict
+from .predict import benchmark, predict
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_detections, fuse
@@ -51,8 +51,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, predict, detect, locate, report, reproduce, cache,
-    status, submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, predict, benchmark, detect, locate, report,
+    reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 
