@@ -16,7 +16,7 @@ from .explain import explain
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate, window_recall
-from .predict import predict
+from .predict import benchmark, predict
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_boxes, evaluate_detections, fuse
@@ -56,8 +56,9 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, predict, explain, detect, locate,
-    window_recall, report, reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, predict, explain, benchmark,
+    detect, locate, window_recall, report, reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor,
+    demo,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -324,7 +324,7 @@ def test_rows_whose_streams_a_store_lacks_are_left_out_and_other_settings_are_no
         (("stan-1", "--store", "s.zarr", "--preset", "tiny"), "stan-1.toml: fit.fc6-rgb: Unknown preset"),
         (("stan-1", "--store", "s.zarr", "--splits", "7"), "Unknown split '7'"),
         (("stan-1", "--store", "s.zarr", "--out", "a,b"), "--out a,b: settings list runs by commas"),
-        (("tclsta-9", "--store", "s.zarr"), "Table tclsta-9: no row can be made on this store: needs a benchmark"),
+        (("tclsta-9", "--store", "s.zarr"), "Table tclsta-9: no row can be made on this store: needs video files"),
         (("--store", "s.zarr"), "TABLE is missing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
