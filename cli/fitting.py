@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
 @click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
-@click.option("--preset", help="Named settings of the head [paper, or what the head's page recommends].")
+@click.option("--preset", help="Named settings of the head: paper, small, ... [by videos and device, which is said].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the head or of its fit.")
 @click.option("--aggregator", metavar="NAME", help="What runs over time, in heads with a choice of it.")
 @click.option(
@@ -89,7 +89,6 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
     UsageError
         If options do not go together.
     """
-    from ..heads.registry import default_preset
     from ..pipelines.fitting.plan import FitConfig
     from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
     from ..pipelines.runs.reload import recorded_store
@@ -109,7 +108,7 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         streams=_names(given["streams"]),
         split=given["split"],
         views=given["views"],
-        preset=given["preset"] or default_preset(head),
+        preset=given["preset"],
         settings=assignments("--set", given["settings"] + aggregator),
         seed=given["seed"],
         out=out or Path("runs") / f"{name}-{own}",

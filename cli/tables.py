@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..cache.memory import size_text as size
+from ..pipelines.durations import duration_text as duration
 
 
 def listing(entries: Mapping[str, str]) -> str:
@@ -25,13 +26,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return "  ".join(x.rjust(w) if right else x.ljust(w) for x, w, right in pairs).rstrip()
 
     return "\n".join([line(header), *(line(row) for row in cells)])
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a short text."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def failures(failed: Sequence[Mapping[str, Any]], *, most: int = 20) -> list[str]:

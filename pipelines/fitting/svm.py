@@ -52,7 +52,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     videos = np.concatenate([plan.train, plan.validation])
     n, jobs, length = len(plan.train), _jobs(), head.coefficients.shape[1]
     run.say(
-        f"{config.head} ({config.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} numbers, "
+        f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} numbers, "
         f"{machine_count(head.classes, head.form)} machines {head.form} in {jobs} threads"
     )
     with StopRequest() as stop:

@@ -27,7 +27,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
-from ...heads.registry import resolve_settings
+from ...heads.registry import default_preset, resolve_settings
 from ..jobs.allotment import given_cores
 from ..jobs.place import find_place, parse_slice
 from ..metrics.classification import Measures
@@ -187,7 +187,7 @@ def members(config: SweepConfig) -> list[Member]:
             streams=streams,
             settings={**base.settings, **own},
         )
-        resolve_settings(chosen.head, chosen.preset, chosen.settings)
+        resolve_settings(chosen.head, chosen.preset or default_preset(chosen.head), chosen.settings)
         for split, seed in itertools.product(splits, range(base.seed, base.seed + (config.seeds or 1))):
             named = dict(setting)
             named |= {} if config.splits is None else {"split": str(split)}
