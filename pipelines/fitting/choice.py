@@ -1,4 +1,4 @@
-"""A preset for a fit that was given none: by the videos there are and the device, said in one line with what it costs."""
+"""A preset for a fit that was given none: by videos and device, said in one line with what it costs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class Material:
     classes: int
     multi_label: bool
     segments: int  # of a video in the middle
-    videos: int  # to train on
+    listed: int  # videos of the training list
+    videos: int  # of those, to train on
     device: torch.device
 
 
@@ -84,9 +85,8 @@ def choice_line(settings: HeadSettings, given: Mapping[str, str], material: Mate
     """
     names = [name for name in (default_preset(settings.name), "small") if name in preset_names(settings.name)]
     other = next((name for name in names if name != settings.preset), None)
-    line = (
-        f"{material.videos} training videos, {material.device}: preset {settings.preset}, {_cost(settings, material)}"
-    )
+    data = f"{material.listed} training videos, {material.device}"
+    line = f"{data}: preset {settings.preset}, {_cost(settings, material)}"
     if other is None:
         return line
     told = f"{line}; --preset {other} is "
@@ -102,8 +102,8 @@ def _cost(settings: HeadSettings, material: Material) -> str:
     if not isinstance(fit, FitDefaults):
         raise UsageError(f"Head {settings.name!r} is not trained step by step.")
     papers = "the paper's " if settings.preset == "paper" else ""
-    words = f"{papers}{fit.steps:,} steps of {min(fit.batch_videos, material.videos)} videos"
-    words += " at most" if fit.early_stopping else ""
+    most = "at most " if fit.early_stopping else ""
+    words = f"{papers}{most}{fit.steps:,} steps of {min(fit.batch_videos, material.videos)} videos"
     if material.device.type != "cpu":
         return words  # steps on few videos say nothing of a GPU; the fit tells its time after its first steps
     try:

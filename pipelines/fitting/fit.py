@@ -133,6 +133,7 @@ def _chosen(config: FitConfig, plan: FitPlan) -> str:
         classes=len(index.classes),
         multi_label=index.multi_label,
         segments=int(np.median(index.length[plan.train])),
+        listed=len(plan.train) + len(plan.validation),
         videos=len(plan.train),
         device=plan.device,
     )
@@ -150,8 +151,8 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     data = _training_data(config, plan, device)
     training = Training(head, how, data, run, checkpoint_seconds=config.checkpoint_seconds)
     run.say(
-        f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(plan.train)} videos, {how.steps} steps of "
-        f"{how.batch_videos} on {device}, {sum(p.numel() for p in head.parameters()):,} parameters; "
+        f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(plan.train)} videos, "
+        f"{how.steps} steps of {how.batch_videos} on {device}, {sum(p.numel() for p in head.parameters()):,} parameters; "
         f"cubes {data.train.description}" + (f"; continues after step {training.step}" if training.resumed else "")
     )
     training.train()

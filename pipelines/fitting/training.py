@@ -19,7 +19,7 @@ from ...errors import InterruptedRunError, NotFiniteError, RefusedError
 from ...heads.contract import FitDefaults, Head
 from ..durations import rough_text
 from ..metrics.classification import mean_average_precision, top_k
-from ..runs.progress import Progress
+from ..runs.progress import LOG_SECONDS, Progress
 from ..runs.run import CHECKPOINT, Run
 from ..runs.scoring import score_view
 from ..runs.signals import StopRequest
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 ROW_SECONDS = 60.0
 """The history gets a row at least so often, however slow the steps are."""
 FIRST_STEPS, FIRST_SECONDS = 3, 5.0
-"""So many steps, and so much time, before the time that is left is told."""
+"""So many steps, and so much time, before the time that is left is told, if that is longer."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,7 +88,8 @@ class Training:
         """
         left = self.fit.steps - self.step
         name = f"fit {self.run.path.name}"
-        with StopRequest() as stop, Progress(name, left, unit="step") as progress, closing(self._batches()) as batches:
+        progress = Progress(name, left, unit="step", first_seconds=LOG_SECONDS)  # what is left is told before
+        with StopRequest() as stop, progress, closing(self._batches()) as batches:
             for batch in batches:
                 loss = self._step(batch)
                 progress.advance(f"loss {loss:.4f}")
@@ -130,6 +131,8 @@ class Training:
             return
         self._left_told = True
         left = (self.fit.steps - self.step) * seconds / done
+        if left < FIRST_SECONDS:
+            return
         sooner = "; sooner if it stops early" if self.fit.early_stopping else ""
         self.run.say(f"about {rough_text(left)} left, by the first {done} steps ({seconds / done:.2g} s each){sooner}")
 

@@ -20,14 +20,14 @@ class Progress:
     """Counts `total` units; a context manager.
 
     On a terminal this is tqdm's bar on standard error. Elsewhere a line with count, rate and time left goes to the
-    log after ten seconds, then every minute, and at the end of what took so long.
+    log after ten seconds (or `first_seconds`), then every minute, and at the end of what got one.
     """
 
-    def __init__(self, what: str, total: int, *, unit: str) -> None:
+    def __init__(self, what: str, total: int, *, unit: str, first_seconds: float = FIRST_SECONDS) -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._done = 0
+        self._done, self._told = 0, False
         self._start = time.monotonic()
-        self._next = self._start + FIRST_SECONDS
+        self._next = self._start + first_seconds
         quiet = not log.isEnabledFor(logging.INFO)
         self._bar = tqdm(total=total, desc=what, unit=unit, file=sys.stderr, disable=quiet or not sys.stderr.isatty())
 
@@ -36,7 +36,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        if self._bar.disable and self._done and time.monotonic() - self._start > FIRST_SECONDS:
+        if self._bar.disable and self._told:
             self._tell()
 
     def advance(self, note: str = "", *, count: int = 1) -> None:
@@ -47,7 +47,7 @@ class Progress:
         self._bar.update(count)
         if self._bar.disable and time.monotonic() > self._next:
             self._tell(note)
-            self._next = time.monotonic() + LOG_SECONDS
+            self._told, self._next = True, time.monotonic() + LOG_SECONDS
 
     def _tell(self, note: str = "") -> None:
         seconds = max(1e-9, time.monotonic() - self._start)
