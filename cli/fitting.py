@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fit-head")
-@click.option("--head", required=True, metavar="NAME", help="One of `vidatt heads`.")
+@click.option("--head", metavar="NAME", help="One of `vidatt heads`; --sweep head=A,B needs none.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store that `vidatt extract` made.")
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
 @click.option("--from", "start", type=click.Path(path_type=Path), metavar="RUN", help="Start from its weights.")
@@ -63,6 +63,7 @@ def fit_head(**given: Any) -> tuple[FitResult | SweepResult, str, int]:
     Example:
       vidatt fit-head --head stan --store ucf101.zarr --split 1 --preset small --set lr=5e-4 --out runs/stan
       vidatt fit-head --head stan --store ucf101.zarr --sweep lr=1e-3,1e-4 --seeds 3 --splits 1,2,3 --jobs 4
+      vidatt fit-head --sweep head=stan,san,mean --store ucf101.zarr --preset small
     """
     from ..heads.registry import default_preset
     from ..pipelines.fitting.fit import fit
@@ -98,12 +99,15 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         if on is None:
             raise UsageError("--store is missing: give the store that `vidatt extract` made.")
         store = recorded_store(on)
-    many = bool(given["sweep"] or given["seeds"] or given["splits"])
-    name = f"{store.name.removesuffix('.zarr')}-{head}" + (f"-on-{on.name}" if on else "")
+    vary = parse_sweep(given["sweep"])
+    many = bool(vary or given["seeds"] or given["splits"])
+    if head is None and "head" not in vary:
+        raise UsageError("--head is missing: give one of `vidatt heads`, such as --head stan.")
+    name = store.name.removesuffix(".zarr") + (f"-{head}" if head else "") + (f"-on-{on.name}" if on else "")
     own = "sweep" if many else f"{given['split'] or 'first'}-{given['seed']}"
     aggregator = (f"aggregator={given['aggregator']}",) if given["aggregator"] else ()
     config = FitConfig(
-        head=head,
+        head=head or vary["head"][0],
         store=store,
         streams=_names(given["streams"]),
         split=given["split"],
@@ -123,7 +127,7 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
     if many:
         return SweepConfig(
             fit=config,
-            vary=parse_sweep(given["sweep"]),
+            vary=vary,
             seeds=given["seeds"],
             splits=_names(given["splits"]),
             jobs=given["jobs"],

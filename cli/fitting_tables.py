@@ -21,6 +21,13 @@ def fit_text(result: FitResult) -> str:
     return text if result.svm is None else f"{text}\n\n{fit_text(result.svm)}"
 
 
+def _counted(result: SweepResult) -> str:
+    """Count the runs that are done; those that failed have a line each."""
+    done = sum(run.status == "ok" for run in result.runs)
+    before = sum(run.status == "ok" and bool(run.finished_before) for run in result.runs)
+    return f"{done} of {len(result.runs)} runs are done" + (f" ({before} were before)" if before else "")
+
+
 def sweep_text(result: SweepResult) -> str:
     """Return a row per setting, and what failed."""
     rows, measure = result.rows, result.measure
@@ -39,6 +46,6 @@ def sweep_text(result: SweepResult) -> str:
         table(header, body),
         "",
         "mean over seeds of the mean over splits, +- the sample standard deviation over seeds; choose by validation",
-        f"{len(result.runs)} runs in {result.out}; {duration(result.seconds)}",
+        f"{_counted(result)} in {result.out}; {duration(result.seconds)}",
     ]
     return "\n".join(lines + [f"failed: {failure.run}: {failure.error}" for failure in result.failed])

@@ -46,8 +46,10 @@ def evaluate(
       vidatt evaluate runs/stan-1 runs/stan-2 runs/stan-3 --protocol official
       vidatt evaluate i3d.npz --store kinetics.zarr
     """
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import evaluation_text, official_text
 
+    runs = given_runs(runs)
     if protocol not in (None, "official"):
         raise UsageError(f"--protocol {protocol!r}: the only one is official.")
     if protocol and part != "test":
@@ -135,11 +137,13 @@ def compare(
     \b
     Example:
       vidatt compare runs/stan runs/mean
+      vidatt compare runs/ucf101-stan-sweep
     """
     from ..pipelines.results.compare import compare as side_by_side
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import compare_text
 
-    result = side_by_side(runs, split=split, part=part, store_path=store, allow_seen=allow_seen)
+    result = side_by_side(given_runs(runs), split=split, part=part, store_path=store, allow_seen=allow_seen)
     return result, compare_text(result), 0
 
 
@@ -152,7 +156,7 @@ def compare(
 @click.option("--allow-seen", is_flag=True, help="Also fuse scores of videos that a part was fitted or selected on.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder of the fusion.")
 @common
-def fuse(settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, int]:
+def fuse(parts: tuple[Path, ...], settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, int]:
     """Fuse the test scores of runs (and of .npz or CSV files); weights are learned on validation scores only.
 
     \b
@@ -162,7 +166,8 @@ def fuse(settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, in
     """
     from ..pipelines.results.fusion import FuseConfig
     from ..pipelines.results.fusion import fuse as run
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import evaluation_text
 
-    result = run(FuseConfig(settings=assignments("--set", settings), **given))
+    result = run(FuseConfig(parts=given_runs(parts), settings=assignments("--set", settings), **given))
     return result, evaluation_text(result), 0

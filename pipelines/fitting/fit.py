@@ -152,7 +152,8 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     training = Training(head, how, data, run, checkpoint_seconds=config.checkpoint_seconds)
     run.say(
         f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(plan.train)} videos, "
-        f"{how.steps} steps of {how.batch_videos} on {device}, {sum(p.numel() for p in head.parameters()):,} parameters; "
+        f"{how.steps} steps of {how.batch_videos} on {device}, "
+        f"{sum(p.numel() for p in head.parameters()):,} parameters; "
         f"cubes {data.train.description}" + (f"; continues after step {training.step}" if training.resumed else "")
     )
     training.train()

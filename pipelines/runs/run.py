@@ -109,7 +109,13 @@ class Run:
         try:
             config = json.loads((path / CONFIG).read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; runs come from fit-head.") from None
+            inside = [found.parent for found in sorted(path.glob(f"*/{CONFIG}"))]
+            way_out = (
+                f"name one of the {len(inside)} runs in it, such as {inside[0]}"
+                if inside
+                else "runs come from fit-head"
+            )
+            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; {way_out}.") from None
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path / CONFIG} is damaged ({error}); fit again with another --out.") from None
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
