@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.plan import FitConfig
@@ -121,6 +121,7 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         device=given["device"],
         validation_share=given["validation"],
         allow_truncated=not given["skip_truncated"],
+        command=typed_command(),
     )
     if given["classifier"] == "svm" and (on or many):
         raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
-from .door import stopped
+from .door import TYPED, stopped
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate
@@ -22,7 +23,11 @@ from .submit import submit
 
 
 class _Door(click.Group):
-    """Says what click finds wrong with a command line as every other error: in one line."""
+    """Says what click finds wrong with a command line as every other error: in one line; keeps what was typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = shlex.join(["vidatt", *args])
+        return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **options: Any) -> Any:
         if not options.setdefault("standalone_mode", True):

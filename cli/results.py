@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
 
 if TYPE_CHECKING:
     from ..pipelines.localisation.submission import DetectionEvaluation
@@ -169,5 +169,7 @@ def fuse(parts: tuple[Path, ...], settings: tuple[str, ...], **given: Any) -> tu
     from ..pipelines.runs.folders import given_runs
     from .results_tables import evaluation_text
 
-    result = run(FuseConfig(parts=given_runs(parts), settings=assignments("--set", settings), **given))
+    result = run(
+        FuseConfig(parts=given_runs(parts), settings=assignments("--set", settings), command=typed_command(), **given)
+    )
     return result, evaluation_text(result), 0

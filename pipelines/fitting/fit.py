@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,11 +94,12 @@ def fit(config: FitConfig) -> FitResult:
     plan = plan_fit(config)
     device = plan.device
     environment = FitEnvironment(
-        store=str(config.store),
+        store=os.path.abspath(config.store),
         device=str(device),
         versions=versions(),
         notes=tuple(plan.notes),
         store_digest=store_digest(plan.store),
+        command=config.command,
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)

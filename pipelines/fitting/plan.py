@@ -50,6 +50,7 @@ class FitConfig:
     checkpoint_seconds: float = 60.0
     on: Path | None = None  # of head `svm`: the finished run whose representation it reads
     start: Path | None = None  # the finished run whose weights it starts from, as far as they fit
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if self.seed < 0:

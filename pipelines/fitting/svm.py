@@ -76,7 +76,6 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     head.coefficients.copy_(torch.from_numpy(machines.coefficients(vectors if again else vectors[:n])))
     head.intercepts.copy_(torch.from_numpy(machines.intercepts))
     run.write_weights(head.state_dict())
-    learned = "the weights are learned from both parts" if again else "the weights are learned from the training part"
     return FitResult(
         run=str(run.path),
         head=config.head,
@@ -88,12 +87,14 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         cross_validation=rows or None,
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
-        notes=(*plan.notes, f"validation figures are of machines that never saw it{_chosen(plan, rows)}; {learned}"),
+        notes=(*plan.notes, _note(plan, rows, again=again)),
     )
 
 
-def _chosen(plan: FitPlan, rows: tuple[CrossValidation, ...]) -> str:
-    return ", but C was chosen by them" if rows and plan.on is not None else ""
+def _note(plan: FitPlan, rows: tuple[CrossValidation, ...], *, again: bool) -> str:
+    chosen = ", but C was chosen by them" if rows and plan.on is not None else ""
+    parts = "both parts" if again else "the training part"
+    return f"validation figures are of machines that never saw it{chosen}; the weights are learned from {parts}"
 
 
 def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:

@@ -113,6 +113,7 @@ class FitEnvironment(Record):
     store_digest: str | None = field(
         default=None, metadata=OPTIONAL
     )  # see `places.store_digest`; runs of version 0.1.0 have none
+    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,8 @@ class FusionEnvironment(Record):
     """Where the parts of a fusion were."""
 
     parts: tuple[str, ...]
+    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
+    versions: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)  # runs of before have none
 
 
 def read_identity(values: object, where: str) -> FitIdentity | FusionIdentity:

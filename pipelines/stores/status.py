@@ -62,6 +62,7 @@ def store_status(path: Path) -> StoreStatus:
             streams[name] = StreamStatus(shards_done=0, videos_done=0, outcomes={}, bytes=0, damaged=(name,))
     damaged = any(stream.damaged for stream in streams.values())
     done = bool(streams) and all(stream.shards_done == store.shard_count for stream in streams.values())
+    unfinished = [name for name, stream in streams.items() if stream.shards_done < store.shard_count]
     scratch = path / SCRATCH
     at_work = len(set(scratch.glob("*")) - set(abandoned(scratch)))
     return StoreStatus(
@@ -73,7 +74,7 @@ def store_status(path: Path) -> StoreStatus:
         complete=done and not damaged,
         retryable=len(failed),
         at_work=at_work,
-        command=repair_command(path) if damaged else None if done else store.command,
+        command=repair_command(path) if damaged else None if done else store.command(unfinished),
     )
 
 
