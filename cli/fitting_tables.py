@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .tables import duration, figure, table
+from .tables import duration, figure, measures_text, table
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.sweep import SweepResult
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 def fit_text(result: FitResult) -> str:
     """Return the end of a fit, and of the machine on top of it."""
-    measured = result.metrics.validation.to_dict() if result.metrics.validation else {}
-    numbers = ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if v is not None)
+    numbers = measures_text(result.metrics.validation, result.classes) if result.metrics.validation else ""
     made = f"{result.run}: {result.head} on {', '.join(result.streams)}"
     chosen = f"; C {result.C:g}" if result.C is not None else ""
     text = f"{made}{chosen}; validation {numbers or 'none'}; {duration(result.seconds)}"

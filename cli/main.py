@@ -18,6 +18,7 @@ from .localisation import detect, locate
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_detections, fuse
+from .show import show
 from .stores import cache, status
 from .submit import submit
 
@@ -55,8 +56,8 @@ def main() -> None:
 
 
 for _command in (
-    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, report, reproduce, cache, status,
-    submit, datasets, heads, backbones, weights, doctor, demo,
+    extract, fit_head, evaluate, evaluate_detections, compare, fuse, detect, locate, report, reproduce, show, cache,
+    status, submit, datasets, heads, backbones, weights, doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

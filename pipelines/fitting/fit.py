@@ -100,6 +100,7 @@ def fit(config: FitConfig) -> FitResult:
         notes=tuple(plan.notes),
         store_digest=store_digest(plan.store),
         command=config.command,
+        folder=None if config.command is None else os.getcwd(),
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)
@@ -182,6 +183,7 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
         steps=training.step,
         best_step=training.best["step"] if training.best else training.step,
         selected_by=f"{data.measure} of the first view, ties by lower loss" if training.best else "last step",
+        classes=len(index.classes),
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
         notes=(*plan.notes, *begun, *([training.stopped_early] if training.stopped_early else [])),

@@ -64,8 +64,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         head.cpu()
         kernel = gram_matrix(vectors)
         inner = kernel if n == len(videos) else np.ascontiguousarray(kernel[:n, :n])
-        tried = 0 if how.C is not None else len(how.grid) * (how.folds if plan.on is None else 1)
-        total = (tried + 1 + again) * machine_count(head.classes, head.form)
+        total = (_tries(plan, how) + 1 + again) * machine_count(head.classes, head.form)
         with Progress("solve", total, unit="machine") as learning.progress:
             C, rows, note = _choose_C(head, kernel, inner, plan, how, hot, jobs, config.seed, learning)
             machines = _solve(head, inner, hot[plan.train], C, jobs, learning)
@@ -85,10 +84,16 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         selected_by=note,
         C=C,
         cross_validation=rows or None,
+        classes=len(index.classes),
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
         notes=(*plan.notes, _note(plan, rows, again=again)),
     )
+
+
+def _tries(plan: FitPlan, how: SvmFit) -> int:
+    """Return how often all machines are learned before C is chosen."""
+    return 0 if how.C is not None else len(how.grid) * (how.folds if plan.on is None else 1)
 
 
 def _note(plan: FitPlan, rows: tuple[CrossValidation, ...], *, again: bool) -> str:

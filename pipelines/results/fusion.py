@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -145,7 +146,10 @@ def fuse(config: FuseConfig) -> FusionResult:
         config.out,
         identity=identity,
         environment=FusionEnvironment(
-            parts=tuple(str(part.path) for part in parts), command=config.command, versions={"vidatt": __version__}
+            parts=tuple(str(part.path) for part in parts),
+            command=config.command,
+            versions={"vidatt": __version__},
+            folder=None if config.command is None else os.getcwd(),
         ),
     )
     for note in fused.notes:

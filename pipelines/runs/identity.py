@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,25 +104,36 @@ class FusionIdentity(RunIdentity):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitEnvironment(Record):
+class Environment(Record):
+    """By which command a run was made."""
+
+    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
+    folder: str | None = field(default=None, metadata=OPTIONAL)  # in which it was typed
+
+    @property
+    def again(self) -> str | None:
+        """The command, for any folder; None if it is not recorded."""
+        return None if self.command is None else f"cd {shlex.quote(self.folder or '.')} && {self.command}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitEnvironment(Environment):
     """Where and with what a fit was made; another one continues it."""
 
-    store: str
+    store: str  # absolute; runs of before may have a relative one
     device: str
     versions: Mapping[str, str]
     notes: tuple[str, ...]
     store_digest: str | None = field(
         default=None, metadata=OPTIONAL
     )  # see `places.store_digest`; runs of version 0.1.0 have none
-    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionEnvironment(Record):
+class FusionEnvironment(Environment):
     """Where the parts of a fusion were."""
 
     parts: tuple[str, ...]
-    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
     versions: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)  # runs of before have none
 
 
