@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..cache.made_by import made_by
 from ..cache.store import Store
@@ -49,7 +50,7 @@ class ShownRun(Record):
     head: str
     summary: str  # of the head, "" where this version has none of that name
     preset: str
-    settings: Mapping[str, object]  # those that act
+    settings: Mapping[str, Any]  # those that act
     streams: Mapping[str, str]  # what each is
     split: str
     seed: int

@@ -147,6 +147,6 @@ def step_seconds(settings: HeadSettings, material: Material) -> float:
             return time.perf_counter() - started
 
         seconds(1)  # the first one allocates
-        one, several = (min(seconds(videos) for _ in range(2)) for videos in (1, few))
+        one, several = (min(seconds(videos) for _ in range(3)) for videos in (1, few))
     each = max(0.0, several - one) / (few - 1)
     return one + (batch - 1) * each
