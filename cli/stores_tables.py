@@ -181,7 +181,8 @@ def status_text(result: StoreStatus) -> str:
     if result.at_work:
         lines.append(f"  {result.at_work} writers at work")
     if result.retryable:
-        lines.append(f"  {result.retryable} videos could be retried: repeat the `vidatt extract ...` with --retry")
+        how = f"`{result.retry_command}`" if result.retry_command else "repeat the `vidatt extract ...` with --retry"
+        lines.append(f"  {result.retryable} videos could be retried: {how}")
     if result.command:
         mend = result.command.startswith("vidatt cache repair")
         lines.append(f"  mend it with `{result.command}`" if mend else f"  continue with {told(result.command)}")

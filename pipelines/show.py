@@ -23,6 +23,7 @@ from .runs.measured import Evaluation, FitMeasures
 from .runs.reload import acting_settings
 from .runs.run import CONFIG, Run
 from .stores.info import StoreInfo, store_info
+from .stores.status import store_status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +215,8 @@ def _store(path: Path) -> ShownStore:
             fit = NextStep(what="fit a head", command=f"vidatt fit-head --head stan --store {name}")
             steps.append(fit)
         steps.append(NextStep(what="check every byte", command=f"vidatt cache verify {name}"))
-    again = store.command(list(info.streams))
-    if complete and any(one.failed for one in info.streams.values()) and " --videos " in again and "&&" not in again:
-        steps.append(NextStep(what="look again at videos that could not be read", command=f"{again} --retry"))
+    if complete and (again := store_status(path).retry_command):
+        steps.append(NextStep(what="look again at videos that could not be read", command=again))
     return ShownStore(
         store=str(path),
         complete=complete,
