@@ -28,6 +28,8 @@ PATIENCE = 6
 """Validations without a better one after which a fit by `small` ends that nobody chose: half of those it has."""
 _FEW, _MOST_BYTES = 4, 1 << 28
 """Videos of the larger of two timed steps, and what their cubes may take."""
+_LONG_SECONDS = 0.5
+"""A step on one video that takes so long is the only one that is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +118,10 @@ def _cost(settings: HeadSettings, material: Material) -> str:
 
 
 def step_seconds(settings: HeadSettings, material: Material) -> float:
-    """Time two steps on noise, on one and on a few videos, and go on in a straight line to a batch.
+    """Time steps on noise, on one and on a few videos, and go on in a straight line to a batch.
 
-    An estimate: larger batches are computed somewhat better. PyTorch's generator is left as it was.
+    An estimate: larger batches are computed somewhat better, and where one video alone takes long it stands for all.
+    PyTorch's generator is left as it was.
 
     Raises
     ------
@@ -146,7 +149,9 @@ def step_seconds(settings: HeadSettings, material: Material) -> float:
             optimiser.step()
             return time.perf_counter() - started
 
-        seconds(1)  # the first one allocates
-        one, several = (min(seconds(videos) for _ in range(3)) for videos in (1, few))
+        first = seconds(1)  # allocates, too
+        if first > _LONG_SECONDS:
+            return first * batch
+        one, several = (min(seconds(videos) for _ in range(2)) for videos in (1, few))
     each = max(0.0, several - one) / (few - 1)
     return one + (batch - 1) * each
