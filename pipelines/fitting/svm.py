@@ -49,8 +49,7 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     head = _build(plan)
     if not isinstance(how, SvmFit):
         raise UsageError(f"Head {config.head!r} is not fitted by a solver.")
-    hot = multi_hot(index.labels, len(index.classes))
-    videos = np.concatenate([plan.train, plan.validation])
+    hot, videos = multi_hot(index.labels, len(index.classes)), np.concatenate([plan.train, plan.validation])
     n, jobs, length = len(plan.train), _jobs(), head.coefficients.shape[1]
     run.say(
         f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} "
