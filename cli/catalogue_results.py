@@ -77,6 +77,7 @@ class HeadPreset(Record):
 
     config: Mapping[str, Any]
     fit: Mapping[str, Any]
+    inert: tuple[str, ...]  # those that do nothing beside the others, such as the momentum of Adam
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,11 @@ def heads(name: str | None) -> tuple[HeadList | HeadInfo, str, int]:
     if name is None:
         found = {known: HEADS[known].summary for known in head_names()}
         return HeadList(heads=found), listing(found), 0
-    presets = {preset: HeadPreset(**resolve_settings(name, preset).to_dict()) for preset in preset_names(name)}
+    chosen = {preset: resolve_settings(name, preset) for preset in preset_names(name)}
+    presets = {
+        preset: HeadPreset(**settings.to_dict(), inert=tuple(sorted(settings.fit.inert)))
+        for preset, settings in chosen.items()
+    }
     result = HeadInfo(head=name, summary=HEADS[name].summary, paper=HEADS[name].paper, presets=presets)
     return result, head_text(result), 0
 

@@ -18,6 +18,9 @@ from .configuration import config_options, write_config
 
 log = logging.getLogger("vidatt")
 
+TYPED = "vidatt.typed"
+"""Where the context of a command keeps what was typed."""
+
 
 class _Handler(logging.Handler):
     """Writes log lines to standard error without tearing a progress bar apart."""
@@ -63,6 +66,11 @@ def common(command: Callable[..., tuple[Record | dict[str, Any], str, int]]) -> 
         sys.exit(code)
 
     return run
+
+
+def typed_command() -> str:
+    """Return the command line that is being run, as a shell takes it."""
+    return str(click.get_current_context().meta[TYPED])
 
 
 def stopped() -> NoReturn:

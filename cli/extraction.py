@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UnknownNameError, UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
 from .grouped import GroupedCommand
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
         retry=_outcomes(given["retry"]),
         extend=given["extend"],
         reuse=given["reuse"],
+        command=typed_command(),
     )
 
 

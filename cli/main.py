@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import VidattError
 from ..version import __version__
 from .catalogues import backbones, datasets, doctor, heads, weights
 from .demo import demo
-from .door import stopped
+from .door import TYPED, stopped
 from .explain import explain
 from .extraction import extract
 from .fitting import fit_head
@@ -20,12 +21,17 @@ from .predict import benchmark, predict
 from .report import report
 from .reproduce import reproduce
 from .results import compare, evaluate, evaluate_boxes, evaluate_detections, fuse
+from .show import show
 from .stores import cache, status
 from .submit import submit
 
 
 class _Door(click.Group):
-    """Says what click finds wrong with a command line as every other error: in one line."""
+    """Says what click finds wrong with a command line as every other error: in one line; keeps what was typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = shlex.join(["vidatt", *args])
+        return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **options: Any) -> Any:
         if not options.setdefault("standalone_mode", True):
@@ -57,8 +63,8 @@ def main() -> None:
 
 for _command in (
     extract, fit_head, evaluate, evaluate_detections, evaluate_boxes, compare, fuse, predict, explain, benchmark,
-    detect, locate, window_recall, report, reproduce, cache, status, submit, datasets, heads, backbones, weights, doctor,
-    demo,
+    detect, locate, window_recall, report, reproduce, show, cache, status, submit, datasets, heads, backbones, weights,
+    doctor, demo,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
 from .truth import overlaps, pixels, truth_options, truth_source
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ def evaluate(
     """
     from ..pipelines.results.score_evaluation import evaluate_scores
     from ..pipelines.results.score_files import is_score_file
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import evaluation_text, official_text
 
+    runs = given_runs(runs)
     if protocol not in (None, "official"):
         raise UsageError(f"--protocol {protocol!r}: the only one is official.")
     if protocol and part != "test":
@@ -192,11 +194,13 @@ def compare(runs: tuple[Path, ...], **given: Any) -> tuple[Comparison, str, int]
     Example:
       vidatt compare runs/stan runs/mean
       vidatt compare runs/stan i3d.npy --ids videos.txt
+      vidatt compare runs/ucf101-stan-sweep
     """
     from ..pipelines.results.compare import compare as side_by_side
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import compare_text
 
-    result = side_by_side(runs, source=truth_source(given), **given)
+    result = side_by_side(given_runs(runs), source=truth_source(given), **given)
     return result, compare_text(result), 0
 
 
@@ -212,7 +216,7 @@ def compare(runs: tuple[Path, ...], **given: Any) -> tuple[Comparison, str, int]
 @click.option("--allow-seen", is_flag=True, help="Also fuse scores of videos that a part was fitted or selected on.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Run folder of the fusion.")
 @common
-def fuse(settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, int]:
+def fuse(parts: tuple[Path, ...], settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, int]:
     """Fuse the test scores of runs (and of .npz, .npy or CSV files); weights are learned on validation scores only.
 
     \b
@@ -222,7 +226,10 @@ def fuse(settings: tuple[str, ...], **given: Any) -> tuple[FusionResult, str, in
     """
     from ..pipelines.results.fusion import FuseConfig
     from ..pipelines.results.fusion import fuse as run
+    from ..pipelines.runs.folders import given_runs
     from .results_tables import evaluation_text
 
-    result = run(FuseConfig(settings=assignments("--set", settings), **given))
+    result = run(
+        FuseConfig(parts=given_runs(parts), settings=assignments("--set", settings), command=typed_command(), **given)
+    )
     return result, evaluation_text(result), 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..pipelines.runs.measured import Evaluation
-from .tables import figure, seen_lines, seen_mark, table
+from .tables import figure, measures_text, seen_lines, seen_mark, shown, table
 
 if TYPE_CHECKING:
     from ..pipelines.localisation.box_evaluation import BoxEvaluation
@@ -30,7 +30,7 @@ def evaluation_text(result: Evaluation) -> str:
 
 def official_text(result: OfficialEvaluation) -> str:
     """Return the numbers of several runs together, and a row each."""
-    keys = list(result.metrics.to_dict())
+    keys = list(shown(result.metrics, _classes(result)))
     rows = [
         [run.run + seen_mark(run.seen), run.split, f"{run.videos} of {run.listed}"]
         + [figure(getattr(run.metrics, key), digits=4) for key in keys]
@@ -44,17 +44,21 @@ def _numbers(result: Evaluation | OfficialEvaluation) -> list[str]:
     of_split = "" if result.split is None else f" of split {result.split}"
     lines = [
         f"{result.run}: {result.videos} videos{of_split} ({result.protocol})",
-        ", ".join(f"{k} {v:.4f}" for k, v in result.metrics.to_dict().items() if v is not None) + seen_mark(seen),
+        measures_text(result.metrics, _classes(result), digits=4) + seen_mark(seen),
         *seen_lines(seen, result.seen_note if isinstance(result, Evaluation) else None),
     ]
     if isinstance(result, Evaluation) and result.scores is not None:
         lines.append(f"scores in {result.scores}")
     if result.missing:
         lines.append(f"{result.missing} videos of the list have no scores and are not counted")
-    return lines if result.official is None else [*lines, _official(result.official)]
+    return lines if result.official is None else [*lines, _official(result.official, _classes(result))]
 
 
-def _official(number: Official) -> str:
+def _classes(result: Evaluation | OfficialEvaluation) -> int:
+    return len((result if isinstance(result, Evaluation) else result.runs[0]).per_class)
+
+
+def _official(number: Official, classes: int) -> str:
     """Return the official number of a dataset, and what keeps it from being official."""
     spread = f" +- {number.spread:.4f} over {len(number.splits)} splits" if number.spread is not None else ""
     text = (
@@ -63,8 +67,7 @@ def _official(number: Official) -> str:
     )
     if len(number.splits) > 1:
         text += "; " + ", ".join(f"split {split} {figure(x, digits=4)}" for split, x in number.splits.items())
-    others = {key: value for key, value in number.figures.to_dict().items() if value is not None}
-    lines = [text, "beside it: " + ", ".join(f"{key} {value:.4f}" for key, value in others.items())]
+    lines = [text, "beside it: " + measures_text(number.figures, classes, digits=4)]
     return "\n".join(lines + [f"NOT the official number: {caveat}" for caveat in number.caveats])
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from ...cache.growth import finish
 from ...cache.ledger import VideoOutcome
+from ...cache.made_by import commands_file, note_command
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ..jobs.place import find_place
-from .command import extract_command
+from .command import extract_command, lasting_command
 from .config import ExtractConfig
 from .plan import plan_extraction
 from .planning import planning
@@ -97,6 +98,8 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
                 "%s: %d videos in %d shards; %d of my %d shards are to do",
                 config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
             )  # fmt: skip
+            if work.tasks:
+                _record(config)
             if config.retry:
                 log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
             supervisor.run(store, work.tasks)
@@ -121,6 +124,19 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         retryable=retryable,
         retry_command=extract_command(config, "--retry") if retryable else "",
     )
+
+
+def _record(config: ExtractConfig) -> None:
+    """Keep the command beside the store; where that cannot be written, the extraction goes on and says so."""
+    try:
+        note_command(
+            config.store,
+            command=config.command,
+            again=lasting_command(config),
+            streams=[stream.name for stream in config.streams],
+        )
+    except OSError as error:
+        log.warning("the command is not recorded: %s cannot be written (%s)", commands_file(config.store), error)
 
 
 def summarise(

@@ -175,8 +175,7 @@ def _chosen(config: ReproduceConfig, dataset: str | None) -> dict[str, Step]:
             own = head_settings(str(options["head"]))
             known |= own
             settings |= {key: text for key, text in config.settings.items() if key in own}
-            if config.preset is not None:
-                options["preset"] = config.preset
+            options["preset"] = config.preset or options.get("preset") or default_preset(str(options["head"]))
         chosen[step.name] = replace(step, options=options, settings=settings)
         check_settings(config.table, chosen[step.name])
     nearest_key_error("setting of any head in the table:", config.settings, known)

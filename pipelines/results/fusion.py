@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageErr
 from ...heads.contract import Head
 from ...heads.fusion.score_rules import decision_temperature, to_probabilities
 from ...heads.registry import HEADS
+from ...version import __version__
 from ..metrics.classification import measured, multi_hot, summary
 from ..runs.identity import FusionEnvironment, FusionIdentity, PartIdentity, RunIdentity, SettingsIdentity
 from ..runs.measured import Evaluation, FitMeasures, FusionMeasures, FusionResult
@@ -54,6 +56,7 @@ class FuseConfig:
     store: Path | None = None  # that the runs were evaluated on; None = each run's own
     ids: tuple[Path, ...] = ()  # of the `.npy` files among the parts, see `pair_ids`
     allow_seen: bool = False  # also fuse scores of videos that a part was fitted or selected on; the result says so
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -145,7 +148,12 @@ def fuse(config: FuseConfig) -> FusionResult:
     run = Run.create(
         config.out,
         identity=identity,
-        environment=FusionEnvironment(parts=tuple(str(part.path) for part in parts)),
+        environment=FusionEnvironment(
+            parts=tuple(str(part.path) for part in parts),
+            command=config.command,
+            versions={"vidatt": __version__},
+            folder=None if config.command is None else os.getcwd(),
+        ),
     )
     for note in fused.notes:
         run.say(note)

@@ -41,6 +41,7 @@ class FitResult(Record):
     cross_validation: tuple[CrossValidation, ...] | None = field(
         default=None, metadata={"beside": "C"}
     )  # None: C was given
+    classes: int | None = field(default=None, metadata=OPTIONAL)  # runs of before do not say
     train_videos: int
     validation_videos: int
     notes: tuple[str, ...]

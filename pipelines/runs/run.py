@@ -43,8 +43,8 @@ class Run:
     """A run folder; made by `create`, found by `open`.
 
     `config.json` holds `identity` (what makes two fits the same: head, settings, streams, videos, seed) and
-    `environment` (store path, device, versions). A run is finished when `metrics.json` is there: it is written last,
-    with the SHA-256 of the run's files and of its identity, which every reader of them checks.
+    `environment` (store path, device, versions, command). A run is finished when `metrics.json` is there: it is
+    written last, with the SHA-256 of the run's files and of its identity, which every reader of them checks.
 
     Raises
     ------
@@ -110,7 +110,13 @@ class Run:
         try:
             config = json.loads((path / CONFIG).read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; runs come from fit-head.") from None
+            inside = [found.parent for found in sorted(path.glob(f"*/{CONFIG}"))]
+            way_out = (
+                f"name one of the {len(inside)} runs in it, such as {inside[0]}"
+                if inside
+                else "runs come from fit-head"
+            )
+            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; {way_out}.") from None
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path / CONFIG} is damaged ({error}); fit again with another --out.") from None
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
@@ -134,6 +140,12 @@ class Run:
         with (self.path / LOG).open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    @property
+    def _back(self) -> str:
+        """How its fit goes on."""
+        again = self.environment.again
+        return f"continue with `{again}`" if again else "repeat its fit-head command, it continues"
+
     def require_finished(self) -> None:
         """Refuse a run whose fit is not finished.
 
@@ -143,7 +155,7 @@ class Run:
             If it is not.
         """
         if not self.finished:
-            raise UsageError(f"Run {self.path} is not finished: repeat its fit-head command, it continues.")
+            raise UsageError(f"Run {self.path} is not finished: {self._back}.")
 
     def metrics(self) -> dict[str, Any]:
         """`metrics.json` as it is; `fit_result` and `evaluation` read what is in it.
@@ -292,7 +304,7 @@ class Run:
             If the file is damaged.
         """
         if not (self.path / WEIGHTS).exists():
-            raise MissingFileError(f"Run {self.path} has no {WEIGHTS}: repeat its fit-head command, it continues.")
+            raise MissingFileError(f"Run {self.path} has no {WEIGHTS}: {self._back}.")
         try:
             return load(self.verified(WEIGHTS).read_bytes())
         except SafetensorError as error:
