@@ -13,10 +13,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.io import loadmat
 from testkit.acting import T, acting_store, active, command, fitted
 from testkit.commands import vidatt
 
+from vidatt.cache.index import Index
+from vidatt.cache.layout import Layout
+from vidatt.cache.ledger import VideoOutcome
 from vidatt.cache.store import Store
+from vidatt.extract.datasets.registry import load_catalogue
 from vidatt.pipelines.localisation.windows import cut_window
 from vidatt.pipelines.runs.reload import load_head
 from vidatt.pipelines.runs.run import Run
@@ -145,6 +150,58 @@ def test_videos_of_a_single_label_are_chosen_and_results_lie_beside_each_other(f
     assert len(names) == 3
     assert "@" in names[2]
     assert names[2].endswith("-random.json")
+
+
+def thumos14(path: Path, annotations: Path) -> None:
+    """A store of THUMOS14's annotated test videos at 10 frames a second, of noise, with some validation videos."""
+    catalogue = load_catalogue("thumos14", annotations=annotations)
+    roles = catalogue.splits["1"]
+    seconds: dict[str, float] = {}
+    for name in ("validation_set", "test_set_meta"):
+        records = next(v for k, v in loadmat(annotations / f"{name}.mat", simplify_cells=True).items() if k[0] != "_")
+        seconds |= {record["video_name"]: float(record["video_duration_seconds"]) for record in records}
+    test = [n for n, video in enumerate(catalogue.videos) if video.intervals and roles[n] == 2]
+    chosen = [*test, *np.flatnonzero(roles == 1)[::50].tolist()]
+    videos = [catalogue.videos[n] for n in chosen]
+    length = np.array([int(np.ceil(10 * seconds[v.id])) if n < len(test) else 4 for n, v in enumerate(videos)])
+    labels = np.full((len(videos), max(len(v.labels) for v in videos)), -1)
+    for row, video in zip(labels, videos, strict=True):
+        row[: len(video.labels)] = video.labels
+    spans = [(n, i) for n, video in enumerate(videos) for i in video.intervals]
+    names = np.array([video.id for video in videos])
+    index = Index(
+        ids=names, paths=names, groups=names, labels=labels, classes=catalogue.classes, multi_label=True,
+        splits={"1": roles[chosen]}, length=length, interval_video=np.array([n for n, _ in spans]),
+        interval_seconds=np.array([[i.start_seconds, i.stop_seconds] for _, i in spans]),
+        interval_label=np.array([i.label for _, i in spans]),
+    )  # fmt: skip
+    own = -(-length // 500) * 500
+    rows = int(own.sum())  # in one shard, in large chunks: so many small ones would take minutes
+    layout = Layout(offset=np.cumsum(own) - own, rows=rows, chunk_rows=500, shard_rows=rows)
+    store = Store.create(path, index=index, views=1, layout=layout, attributes={"dataset": "thumos14"})
+    stream = store.add_stream("rgb", cube_shape=(1, 1, 2), recipe={"made": "noise"})
+    for shard in range(store.shard_count):
+        start, stop = store.shard_row_range(shard)
+        frames, outcomes = np.full((stop - start, 3), -1, np.int32), []
+        for v in store.shard_videos(shard):
+            first, T = int(store.index.offset[v]) - start, int(store.index.length[v])
+            frames[first : first + T] = np.arange(T)[:, None] + [0, 0, 1]
+            id = str(store.index.ids[v])
+            outcomes.append(VideoOutcome(id=id, outcome="ok", segments=T, fps=10.0, decoded_frames=T))
+        cubes = np.random.default_rng(shard).standard_normal((stop - start, 1, 1, 2)).astype(np.float16)
+        stream.publish(shard, cubes=cubes, frames=frames, seconds=np.maximum(frames[:, 1], 0) / 10, outcomes=outcomes)
+
+
+@pytest.mark.slow
+def test_thumos14_has_as_many_windows_as_the_authors_lists(shared_data: Path, tmp_path: Path) -> None:
+    """final_thumos_14_20_one_label_temporal_test.txt: 2,326 lines of 174 videos; 26 instances begin behind theirs."""
+    thumos14(tmp_path / "s.zarr", shared_data / "annotations" / "thumos14")
+    run = fitted(tmp_path / "s.zarr", tmp_path / "run", "untrimmed", steps="2")
+    single = command("window-recall", run, "--single-label")
+    assert (single["windows"], single["videos"], single["outside"], single["window"]) == (2326, 174, 26, 50)
+    everything = command("window-recall", run)
+    assert (everything["windows"], everything["videos"], everything["outside"]) == (3358 - 26, 212, 26)
+    assert everything["listed"] == 213
 
 
 @pytest.mark.slow
