@@ -7,6 +7,7 @@ So the commands stand in `<store>.commands.jsonl`, which nothing needs to read t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -15,14 +16,16 @@ from pathlib import Path
 
 from ..version import __version__
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class MadeBy:
     """A command that worked on a store."""
 
     command: str | None  # as it was typed; None = a program called vidatt
-    again: str  # that continues it, from any folder
-    streams: tuple[str, ...]
+    again: str  # that continues it, from any folder; "" of an import or a merge, which have nothing to continue
+    streams: tuple[str, ...]  # that `again` continues
     vidatt: str = __version__
     time: str = ""  # of its start, such as 2026-01-31 12:00:00
 
@@ -49,20 +52,20 @@ def made_by(store: Path) -> tuple[MadeBy, ...]:
     return tuple(found)
 
 
-def note_command(store: Path, *, command: str | None, again: str, streams: Sequence[str]) -> None:
+def note_command(store: Path, *, command: str | None, again: str = "", streams: Sequence[str] = ()) -> None:
     """Put a command behind those that made a store, unless it is there: slices of one command are one line.
 
-    Raises
-    ------
-    OSError
-        If nothing can be written beside the store.
+    Where nothing can be written beside the store, the work goes on, and a warning says so.
     """
     told = (command, again, tuple(streams), __version__)
     if any((known.command, known.again, known.streams, known.vidatt) == told for known in made_by(store)):
         return
     entry = MadeBy(command=command, again=again, streams=tuple(streams), time=time.strftime("%Y-%m-%d %H:%M:%S"))
-    with commands_file(store).open("ab") as file:
-        file.write(json.dumps(asdict(entry)).encode() + b"\n")
+    try:
+        with commands_file(store).open("ab") as file:
+            file.write(json.dumps(asdict(entry)).encode() + b"\n")
+    except OSError as error:
+        log.warning("the command is not recorded: %s cannot be written (%s)", commands_file(store), error)
 
 
 def continuing(store: Path, streams: Sequence[str]) -> str | None:

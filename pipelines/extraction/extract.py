@@ -13,7 +13,7 @@ from typing import Any
 
 from ...cache.growth import finish
 from ...cache.ledger import VideoOutcome
-from ...cache.made_by import commands_file, note_command
+from ...cache.made_by import note_command
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ..jobs.place import find_place
@@ -99,7 +99,12 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
                 config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
             )  # fmt: skip
             if work.tasks:
-                _record(config)
+                note_command(
+                    config.store,
+                    command=config.command,
+                    again=lasting_command(config),
+                    streams=[stream.name for stream in config.streams],
+                )
             if config.retry:
                 log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
             supervisor.run(store, work.tasks)
@@ -124,19 +129,6 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         retryable=retryable,
         retry_command=extract_command(config, "--retry") if retryable else "",
     )
-
-
-def _record(config: ExtractConfig) -> None:
-    """Keep the command beside the store; where that cannot be written, the extraction goes on and says so."""
-    try:
-        note_command(
-            config.store,
-            command=config.command,
-            again=lasting_command(config),
-            streams=[stream.name for stream in config.streams],
-        )
-    except OSError as error:
-        log.warning("the command is not recorded: %s cannot be written (%s)", commands_file(config.store), error)
 
 
 def summarise(

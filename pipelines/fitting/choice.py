@@ -26,8 +26,8 @@ MANY_VIDEOS = 1_000
 """Training videos from which, on a GPU, the papers' configurations are taken: they were made for thousands."""
 PATIENCE = 6
 """Validations without a better one after which a fit by `small` ends that nobody chose: half of those it has."""
-_FEW, _MOST_BYTES = 4, 1 << 28
-"""Videos of the larger of two timed steps, and what their cubes may take."""
+_FEW, _MOST_BYTES, _MOST_SEGMENTS = 4, 1 << 28, 200
+"""Videos of the larger of two timed steps, what their cubes may take, and segments of each: longer ones are scaled."""
 _LONG_SECONDS = 0.5
 """A step on one video that takes so long is the only one that is timed."""
 
@@ -131,14 +131,14 @@ def step_seconds(settings: HeadSettings, material: Material) -> float:
     fit = settings.fit
     assert isinstance(fit, FitDefaults)
     batch = min(fit.batch_videos, material.videos)
+    T = min(material.segments, _MOST_SEGMENTS)
     cells = sum(stream.grid**2 * stream.channels for stream in material.streams)
-    few = max(2, min(_FEW, batch, _MOST_BYTES // max(1, 4 * cells * material.segments)))
+    few = max(2, min(_FEW, batch, _MOST_BYTES // (4 * cells * T)))
     with torch.random.fork_rng(devices=[]):
         head = build_from_settings(settings, streams=material.streams, classes=material.classes).train()
         optimiser = build_optimiser(head, fit)
 
         def seconds(videos: int) -> float:
-            T = material.segments
             shapes = [(videos, T, stream.grid, stream.grid, stream.channels) for stream in material.streams]
             cubes = [torch.randn(shape, dtype=torch.float32).half() for shape in shapes]
             target = torch.zeros((videos, material.classes) if material.multi_label else videos)
@@ -151,7 +151,7 @@ def step_seconds(settings: HeadSettings, material: Material) -> float:
 
         first = seconds(1)  # allocates, too
         if first > _LONG_SECONDS:
-            return first * batch
+            return first * batch * material.segments / T
         one, several = (min(seconds(videos) for _ in range(2)) for videos in (1, few))
     each = max(0.0, several - one) / (few - 1)
-    return one + (batch - 1) * each
+    return (one + (batch - 1) * each) * material.segments / T

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.fingerprint import differences
+from ...cache.made_by import note_command
 from ...cache.publish import adopt_shard
 from ...cache.root import DIGEST
 from ...cache.store import Store
@@ -50,11 +51,17 @@ class _Take:
     bytes: int
 
 
-def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) -> MergeResult:
+def merge_stores(
+    sources: Sequence[Path], into: Path, *, dry_run: bool = False, command: str | None = None
+) -> MergeResult:
     """Take every shard that `into` lacks from the first source that has it; a repeated call continues.
 
     Everything is compared before anything is written. Files are hard links where source and target share a file
     system, else copies, and each is hashed.
+
+    Parameters
+    ----------
+    command : as it was typed, to be recorded
 
     Raises
     ------
@@ -89,6 +96,8 @@ def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) 
             for take in takes:
                 adopt_shard(into / take.stream, take.shard, take.source)
                 progress.advance()
+        if takes and command is not None:
+            note_command(into, command=command)
     taken = Counter(take.stream for take in takes)
     return MergeResult(
         into=str(into),

@@ -243,7 +243,28 @@ def test_a_store_without_recorded_commands_says_that_options_are_missing(tmp_pat
     assert (shown.made_by, shown.next) == ((), ())
 
 
-def test_commands_are_noted_once_and_half_lines_are_passed_over(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_imports_and_merges_are_recorded_too(made: Path, tmp_path: Path) -> None:
+    done = vidatt("cache", "export", made / "s.zarr", tmp_path / "s.h5", "--format", "hdf5")
+    assert done.returncode == 0, done.stderr
+    for command in (
+        ("cache", "import", "s.h5", "imported.zarr"),
+        ("cache", "merge", "imported.zarr", "--into", "m.zarr"),
+    ):
+        assert vidatt(*command, cwd=tmp_path).returncode == 0
+        shown = show(tmp_path / command[-1])
+        assert isinstance(shown, ShownStore)
+        assert [entry.command for entry in shown.made_by] == [shlex.join(["vidatt", *command])]
+        assert shown.complete
+    (tmp_path / "m.zarr" / "rgb" / ".done" / "1.json").unlink()
+    assert (
+        store_status(tmp_path / "m.zarr").command == f"vidatt extract --dataset planted --store {tmp_path / 'm.zarr'}"
+    )
+
+
+def test_commands_are_noted_once_and_half_lines_are_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     told: dict[str, Any] = {"command": "vidatt extract", "again": "vidatt extract --videos /v", "streams": ["rgb"]}
     note_command(tmp_path / "s.zarr", **told)
     first = commands_file(tmp_path / "s.zarr").read_bytes()
@@ -254,4 +275,7 @@ def test_commands_are_noted_once_and_half_lines_are_passed_over(tmp_path: Path) 
     note_command(tmp_path / "s.zarr", **{**told, "streams": ["flow"]})
     assert [entry.streams for entry in made_by(tmp_path / "s.zarr")] == [("rgb",), ("flow",)]
     assert made_by(tmp_path / "other.zarr") == ()
+    caplog.set_level("WARNING", logger="vidatt")
+    note_command(tmp_path / "gone" / "u.zarr", **told)  # where nothing can be written
+    assert "the command is not recorded" in caplog.text
     assert time.strptime(made_by(tmp_path / "s.zarr")[0].time, "%Y-%m-%d %H:%M:%S")
