@@ -11,6 +11,7 @@ import click
 
 from ..errors import UsageError
 from .door import assignments, common, typed_command
+from .grouped import GroupedCommand
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.plan import FitConfig
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from ..pipelines.runs.measured import FitResult
 
 
-@click.command("fit-head")
+GROUPS = {
+    "What most people need": ("head", "store", "streams", "preset", "set", "out"),
+    "The head": ("aggregator", "classifier", "from", "on"),
+    "The videos": ("split", "views", "validation", "skip-truncated"),
+    "Many fits": ("sweep", "seeds", "splits", "jobs", "shard"),
+    "The machine": ("device", "seed"),
+}
+
+
+@click.command("fit-head", cls=GroupedCommand, groups=GROUPS)
 @click.option("--head", metavar="NAME", help="One of `vidatt heads`; --sweep head=A,B needs none.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store that `vidatt extract` made.")
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")

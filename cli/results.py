@@ -66,15 +66,9 @@ def evaluate(
         if len(runs) > 1:
             raise UsageError("Give one file of scores, or runs; `vidatt fuse` brings several files together.")
         result = evaluate_scores(
-            runs[0],
-            source=source,
-            split=split,
-            part=part,
-            ids=ids,
-            average_clips=average_clips,
-            by_official_protocol=protocol is not None,
-            allow_seen=allow_seen,
-        )
+            runs[0], source=source, split=split, part=part, ids=ids, average_clips=average_clips,
+            by_official_protocol=protocol is not None, allow_seen=allow_seen,
+        )  # fmt: skip
         return result, evaluation_text(result), 0
     _require_run_options(average_clips=average_clips, ids=ids, dataset=source.dataset)
     from ..pipelines.results.evaluate import evaluate as score

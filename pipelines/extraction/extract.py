@@ -99,25 +99,16 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
                 config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
             )  # fmt: skip
             if work.tasks:
-                note_command(
-                    config.store,
-                    command=config.command,
-                    again=lasting_command(config),
-                    streams=[stream.name for stream in config.streams],
-                )
+                streams = [stream.name for stream in config.streams]
+                note_command(config.store, command=config.command, again=lasting_command(config), streams=streams)
             if config.retry:
                 log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
             supervisor.run(store, work.tasks)
     if plan.shards.step == 1:  # else other slices may be at work
         store.sweep()
+    seconds = round(time.monotonic() - started, 3)
     names = [stream.name for stream in plan.streams]
-    summary = summarise(
-        store,
-        names,
-        plan.shards,
-        seconds=round(time.monotonic() - started, 3),
-        given_up=tuple(supervisor.given_up),
-    )
+    summary = summarise(store, names, plan.shards, seconds=seconds, given_up=tuple(supervisor.given_up))
     mendable = {o.id for o in summary.failed if can_be_retried(plan, store.index.position(o.id), o.outcome)}
     retryable = len(mendable.difference(work.longer))
     return replace(

@@ -78,10 +78,7 @@ def merge_stores(
     target = Store.open(into) if into.exists() else None
     new = target is None
     opened = [*([target] if target else []), *map(Store.open, sources)]
-    first = opened[0]
-    for store in opened[1:]:
-        if odd := differences(_plan(first), _plan(store), places=(f"in {first.path}", f"in {store.path}")):
-            raise RefusedError(f"The stores are of different plans: {'; '.join(odd)}. Nothing was merged.")
+    first = _of_one_plan(opened)
     names = list(dict.fromkeys(name for store in opened for name in store.stream_names))
     streams = {name: [s.stream(name) for s in opened if name in s.stream_names] for name in names}
     found = {name: _choose(streams[name]) for name in names}
@@ -114,6 +111,15 @@ def merge_stores(
         dry_run=dry_run,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _of_one_plan(stores: Sequence[Store]) -> Store:
+    """Return the first of stores that have one plan."""
+    first, *others = stores
+    for store in others:
+        if odd := differences(_plan(first), _plan(store), places=(f"in {first.path}", f"in {store.path}")):
+            raise RefusedError(f"The stores are of different plans: {'; '.join(odd)}. Nothing was merged.")
+    return first
 
 
 def _plan(store: Store) -> dict[str, Any]:
