@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CorruptStoreError, VidattError
+from .fingerprint import sha256_of
 from .ledger import VideoOutcome
-from .publish import ARRAYS, DONE, sha256_of, shard_key
+from .publish import ARRAYS, DONE, shard_key
 from .shards import ShardedArray
 from .stream_files import StreamFiles
 

@@ -1,4 +1,4 @@
-"""Fingerprints: the canonical JSON of a recipe, its SHA-256, and what differs between two recipes."""
+"""Fingerprints: the canonical JSON of a recipe, its SHA-256, and what differs between two recipes; digests of files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -31,6 +32,12 @@ def canonical_json(recipe: Mapping[str, Any]) -> str:
 def fingerprint(recipe: Mapping[str, Any]) -> str:
     """SHA-256 of `canonical_json(recipe)` as 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(recipe).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ import numpy as np
 import zarr
 
 from ..errors import CorruptStoreError
+from .fingerprint import sha256_of
 from .marker import marker_line, parse_marker
 from .mending import mend
 from .scratch import abandoned, link, make_scratch, naming, remove_if_empty, remove_scratch, scratch_name, sync, write
@@ -61,7 +62,7 @@ def marker_path(stream: Path, shard: int) -> Path:
 def marker_digest(stream: Path, shard: int) -> str | None:
     """SHA-256 of the commit marker of a shard, whatever it holds; None if there is none."""
     try:
-        return hashlib.sha256(marker_path(stream, shard).read_bytes()).hexdigest()
+        return sha256_of(marker_path(stream, shard))
     except FileNotFoundError:
         return None
 
@@ -427,9 +428,3 @@ def _is_fill(rows: np.ndarray, fill: object, block_rows: int) -> bool:
     wanted = np.asarray(fill, rows.dtype).view(bits)
     blocks = (rows[start : start + block_rows] for start in range(0, len(rows), block_rows))
     return all((block.view(bits) == wanted).all() for block in blocks)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import UsageError
 from .index import Index
 from .layout import Layout
+from .made_by import continuing
 from .plan import StorePlan
 
 
@@ -75,11 +77,10 @@ class StoreRows:
         """The path as it is written in a command."""
         return shlex.quote(str(self.path))
 
-    @property
-    def command(self) -> str:
-        """The command that continues the extraction."""
+    def command(self, streams: Sequence[str] = ()) -> str:
+        """Return the command that continues these streams (none = all): as recorded, else as far as the plan says."""
         named = f" --dataset {shlex.quote(self.plan.dataset)}" if self.plan.dataset else ""
-        return f"vidatt extract{named} --store {self.quoted}"
+        return continuing(self.path, streams) or f"vidatt extract{named} --store {self.quoted}"
 
     def shard_videos(self, shard: int) -> range:
         """Return the positions of the videos with rows in a shard; a video longer than a shard stands in several."""

@@ -24,7 +24,7 @@ from .fingerprint import differences, fingerprint, plain
 from .index import Index
 from .index_arrays import read_index, write_index
 from .layout import Layout
-from .mending import mend
+from .mending import mend, told
 from .root import DIGEST, EXTENDED, INDEX, OWN, SCHEMA, read_root, sealed
 from .rows import StoreRows, fits
 from .scratch import abandoned, make_scratch, move, remove_scratch, scratch_name, sync_tree
@@ -253,7 +253,7 @@ class Store(StoreRows):
             if missing and not partial:
                 raise ShardMissingError(
                     f"Stream {stream.name!r} of {self.path} has {len(missing)} of {self.shard_count} shards not done; "
-                    f"continue with `{self.command}`."
+                    f"continue with {told(self.command([stream.name]))}."
                 )
             good = {o.id for o in stream.outcomes() if o.outcome in accepted and o.segments > 0}
             usable &= np.fromiter((name in good for name in self.index.ids), bool, len(self.index))

@@ -13,7 +13,7 @@ from .arrays import StoredArray, read_array
 from .fingerprint import fingerprint
 from .ledger import VideoOutcome
 from .marker import parse_marker
-from .mending import mend
+from .mending import mend, told
 from .publish import ARRAYS, DONE, marker_path, shard_key
 from .rows import StoreRows
 
@@ -118,7 +118,7 @@ class StreamFiles:
         except FileNotFoundError:
             raise ShardMissingError(
                 f"Shard {shard} of stream {self.name!r} in {self.store.path} was never extracted; "
-                f"run `{self.store.command}`."
+                f"run {told(self.store.command([self.name]))}."
             ) from None
         except (ValueError, OSError) as error:
             raise CorruptStoreError(

@@ -77,6 +77,7 @@ class HeadPreset(Record):
 
     config: Mapping[str, Any]
     fit: Mapping[str, Any]
+    inert: tuple[str, ...]  # those that do nothing beside the others, such as the momentum of Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,15 @@ class BackboneList(Record):
     """The backbones by kind of stream."""
 
     backbones: Mapping[str, Mapping[str, BackboneInfo]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneLayers(Record):
+    """Where a backbone can be cut."""
+
+    backbone: str
+    crop_px: int  # of the layers that take any side
+    layers: Mapping[str, tuple[int, int, int]]  # rows, columns and channels of the cube
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,9 +68,15 @@ def check_text(result: DatasetCheck) -> str:
 def head_text(result: HeadInfo) -> str:
     """Return the settings of a head, one column per preset."""
     presets = result.presets
-    merged = {name: {**values.config, **values.fit} for name, values in presets.items()}
+    merged = {
+        name: {
+            key: "-" if key in values.inert else str(value) for key, value in {**values.config, **values.fit}.items()
+        }
+        for name, values in presets.items()
+    }
     names = ["paper", *sorted(set(presets) - {"paper"})]
-    rows = [[key, *(str(merged[name][key]) for name in names)] for key in merged["paper"]]
+    rows = [[key, *(merged[name][key] for name in names)] for key in merged["paper"]]
+    rows = [row for row in rows if set(row[1:]) != {"-"}]  # what no preset lets act is no setting of it
     return "\n".join([f"{result.head}: {result.summary}", result.paper, "", table(["setting (--set)", *names], rows)])
 
 

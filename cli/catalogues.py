@@ -10,6 +10,7 @@ import click
 from ..errors import UnknownNameError
 from .catalogue_results import (
     BackboneInfo,
+    BackboneLayers,
     BackboneList,
     DatasetCheck,
     DatasetDescription,
@@ -107,24 +108,39 @@ def heads(name: str | None) -> tuple[HeadList | HeadInfo, str, int]:
     if name is None:
         found = {known: HEADS[known].summary for known in head_names()}
         return HeadList(heads=found), listing(found), 0
-    presets = {preset: HeadPreset(**resolve_settings(name, preset).to_dict()) for preset in preset_names(name)}
+    chosen = {preset: resolve_settings(name, preset) for preset in preset_names(name)}
+    presets = {
+        preset: HeadPreset(**settings.to_dict(), inert=tuple(sorted(settings.fit.inert)))
+        for preset, settings in chosen.items()
+    }
     result = HeadInfo(head=name, summary=HEADS[name].summary, paper=HEADS[name].paper, presets=presets)
     return result, head_text(result), 0
 
 
 @click.command()
+@click.argument("model", required=False)
+@click.option("--crop", type=click.IntRange(1), metavar="PIXELS", help="Side of the square input [the model's own].")
 @common
-def backbones() -> tuple[BackboneList, str, int]:
-    """List the backbones with their layers; `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any other model.
+def backbones(model: str | None, crop: int | None) -> tuple[BackboneList | BackboneLayers, str, int]:
+    """List the backbones; of one, where it can be cut, and the cube that comes out there.
+
+    `torchvision:MODEL:NODE` and `timm:MODEL:LAYER` name any model of theirs.
 
     \b
     Example:
       vidatt backbones
+      vidatt backbones torchvision:convnext_tiny --crop 256
     """
-    from ..extract.backbones.registry import BACKBONES, backbone_names
+    from ..extract.backbones.registry import BACKBONES, backbone_entry, backbone_names, layer_cubes
     from ..extract.kinds import KINDS
     from .catalogue_tables import backbones_text
+    from .tables import listing
 
+    if model is not None:
+        side = crop or backbone_entry(model).crop_px
+        layers = layer_cubes(model, crop_px=crop)
+        text = listing({name: "x".join(map(str, cube)) for name, cube in layers.items()})
+        return BackboneLayers(backbone=model, crop_px=side, layers=layers), text, 0
     found = {
         kind: {name: BackboneInfo.of(BACKBONES[name]) for name in backbone_names(kind)}
         for kind in dict.fromkeys(known.seen_as for known in KINDS.values())

@@ -7,14 +7,19 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from ..errors import InterruptedRunError, UsageError, VidattError, system_cause
 from ..pipelines.record import Record
+from .configuration import config_options, write_config
 
 log = logging.getLogger("vidatt")
+
+TYPED = "vidatt.typed"
+"""Where the context of a command keeps what was typed."""
 
 
 class _Handler(logging.Handler):
@@ -34,15 +39,18 @@ def _set_verbosity(verbose: int, quiet: int) -> None:
 
 
 def common(command: Callable[..., tuple[Record | dict[str, Any], str, int]]) -> Callable[..., None]:
-    """Give a command --json, -v and -q; it returns its result as an object, as text, and its exit code."""
+    """Give a command --config, --json, -v and -q; it returns its result as an object, as text, and its exit code."""
 
+    @config_options
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output, nothing else.")
     @click.option("-v", "--verbose", count=True, help="Say more.")
     @click.option("-q", "--quiet", count=True, help="Say less; -qq only errors.")
     @wraps(command)
-    def run(*, as_json: bool, verbose: int, quiet: int, **options: Any) -> None:
+    def run(*, as_json: bool, verbose: int, quiet: int, save_config: Path | None, **options: Any) -> None:
         _set_verbosity(verbose, quiet)
         try:
+            if save_config is not None:
+                write_config(click.get_current_context(), save_config)
             result, text, code = command(**options)
         except VidattError as error:
             click.echo(f"vidatt: {error}", err=True)
@@ -58,6 +66,11 @@ def common(command: Callable[..., tuple[Record | dict[str, Any], str, int]]) -> 
         sys.exit(code)
 
     return run
+
+
+def typed_command() -> str:
+    """Return the command line that is being run, as a shell takes it."""
+    return str(click.get_current_context().meta[TYPED])
 
 
 def stopped() -> NoReturn:

@@ -10,6 +10,9 @@ import signal
 import sys
 from types import FrameType
 
+from ..errors import InterruptedRunError
+from ..pipelines.runs.signals import NUMBERS
+
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(signal.Signals(number).name)
@@ -17,7 +20,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def run() -> None:
     """Be the command `vidatt`."""
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and shells' background jobs mean it
             signal.signal(number, _interrupt)
     try:
@@ -26,4 +29,4 @@ def run() -> None:
         main()
     except KeyboardInterrupt:  # before or after the command itself
         sys.stderr.write("vidatt: stopped; the same command continues.\n")
-        sys.exit(75)
+        sys.exit(InterruptedRunError.exit_code)

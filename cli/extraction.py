@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UnknownNameError, UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
+from .grouped import GroupedCommand
 
 if TYPE_CHECKING:
     from ..pipelines.extraction.config import ExtractConfig
@@ -17,8 +18,22 @@ if TYPE_CHECKING:
 PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")
 """Options that take [STREAM=]VALUE."""
 
+GROUPS = {
+    "What most people need": ("dataset", "videos", "annotations", "store", "streams", "dry-run"),
+    "What is kept of each stream": (
+        "recipe", "backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool", "precision",
+    ),
+    "Where it is sampled": ("segments", "sampler", "window", "views", "seed"),
+    "Optical flow": ("flow-preset", "flow-engine", "flow-bound", "flow-rescale"),
+    "The data set": ("option", "follow-links"),
+    "A store that is there": ("retry", "extend", "reuse"),
+    "The machine": (
+        "shard", "shard-videos", "workers", "decoders", "batch", "device", "decode-timeout", "decode-memory",
+    ),
+}  # fmt: skip
 
-@click.command()
+
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @click.option("--dataset", required=True, metavar="NAME", help="One of `vidatt datasets`.")
 @click.option("--videos", type=click.Path(path_type=Path), help="Video folder [$VIDATT_DATA/NAME, else ./data/NAME].")
 @click.option("--annotations", type=click.Path(path_type=Path), help="Folder of official files, or a CSV (`list`).")
@@ -130,6 +145,7 @@ def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
         retry=_outcomes(given["retry"]),
         extend=given["extend"],
         reuse=given["reuse"],
+        command=typed_command(),
     )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
+from .grouped import GroupedCommand
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.plan import FitConfig
@@ -18,15 +19,24 @@ if TYPE_CHECKING:
     from ..pipelines.runs.measured import FitResult
 
 
-@click.command("fit-head")
-@click.option("--head", required=True, metavar="NAME", help="One of `vidatt heads`.")
+GROUPS = {
+    "What most people need": ("head", "store", "streams", "preset", "set", "out"),
+    "The head": ("aggregator", "classifier", "from", "on"),
+    "The videos": ("split", "views", "validation", "skip-truncated"),
+    "Many fits": ("sweep", "seeds", "splits", "jobs", "shard"),
+    "The machine": ("device", "seed"),
+}
+
+
+@click.command("fit-head", cls=GroupedCommand, groups=GROUPS)
+@click.option("--head", metavar="NAME", help="One of `vidatt heads`; --sweep head=A,B needs none.")
 @click.option("--store", type=click.Path(path_type=Path), help="The store that `vidatt extract` made.")
 @click.option("--on", type=click.Path(path_type=Path), metavar="RUN", help="With --head svm: the run it is fitted on.")
 @click.option("--from", "start", type=click.Path(path_type=Path), metavar="RUN", help="Start from its weights.")
 @click.option("--streams", metavar="NAMES", help="Comma-separated [all streams of the store].")
 @click.option("--split", help="Named split of the dataset [the first].")
 @click.option("--views", metavar="SET", help="The store's views to fit on: center, 10crop, train [train, if it has].")
-@click.option("--preset", help="Named settings of the head [paper, or what the head's page recommends].")
+@click.option("--preset", help="Named settings of the head: paper, small, ... [by videos and device, which is said].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the head or of its fit.")
 @click.option("--aggregator", metavar="NAME", help="What runs over time, in heads with a choice of it.")
 @click.option(
@@ -63,6 +73,7 @@ def fit_head(**given: Any) -> tuple[FitResult | SweepResult, str, int]:
     Example:
       vidatt fit-head --head stan --store ucf101.zarr --split 1 --preset small --set lr=5e-4 --out runs/stan
       vidatt fit-head --head stan --store ucf101.zarr --sweep lr=1e-3,1e-4 --seeds 3 --splits 1,2,3 --jobs 4
+      vidatt fit-head --sweep head=stan,san,mean --store ucf101.zarr --preset small
     """
     from ..heads.registry import default_preset
     from ..pipelines.fitting.fit import fit
@@ -89,7 +100,6 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
     UsageError
         If options do not go together.
     """
-    from ..heads.registry import default_preset
     from ..pipelines.fitting.plan import FitConfig
     from ..pipelines.fitting.sweep import SweepConfig, parse_sweep
     from ..pipelines.runs.reload import recorded_store
@@ -99,17 +109,20 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         if on is None:
             raise UsageError("--store is missing: give the store that `vidatt extract` made.")
         store = recorded_store(on)
-    many = bool(given["sweep"] or given["seeds"] or given["splits"])
-    name = f"{store.name.removesuffix('.zarr')}-{head}" + (f"-on-{on.name}" if on else "")
+    vary = parse_sweep(given["sweep"])
+    many = bool(vary or given["seeds"] or given["splits"])
+    if head is None and "head" not in vary:
+        raise UsageError("--head is missing: give one of `vidatt heads`, such as --head stan.")
+    name = store.name.removesuffix(".zarr") + (f"-{head}" if head else "") + (f"-on-{on.name}" if on else "")
     own = "sweep" if many else f"{given['split'] or 'first'}-{given['seed']}"
     aggregator = (f"aggregator={given['aggregator']}",) if given["aggregator"] else ()
     config = FitConfig(
-        head=head,
+        head=head or vary["head"][0],
         store=store,
         streams=_names(given["streams"]),
         split=given["split"],
         views=given["views"],
-        preset=given["preset"] or default_preset(head),
+        preset=given["preset"],
         settings=assignments("--set", given["settings"] + aggregator),
         seed=given["seed"],
         out=out or Path("runs") / f"{name}-{own}",
@@ -118,13 +131,14 @@ def fit_config(given: Mapping[str, Any]) -> FitConfig | SweepConfig:
         device=given["device"],
         validation_share=given["validation"],
         allow_truncated=not given["skip_truncated"],
+        command=typed_command(),
     )
     if given["classifier"] == "svm" and (on or many):
         raise UsageError("--classifier svm is for one fit; for many, fit them, then use --head svm --on RUN on each.")
     if many:
         return SweepConfig(
             fit=config,
-            vary=parse_sweep(given["sweep"]),
+            vary=vary,
             seeds=given["seeds"],
             splits=_names(given["splits"]),
             jobs=given["jobs"],

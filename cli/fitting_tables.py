@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .tables import duration, figure, table
+from .tables import duration, figure, measures_text, table
 
 if TYPE_CHECKING:
     from ..pipelines.fitting.sweep import SweepResult
@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 def fit_text(result: FitResult) -> str:
     """Return the end of a fit, and of the machine on top of it."""
-    measured = result.metrics.validation.to_dict() if result.metrics.validation else {}
-    numbers = ", ".join(f"{k} {v:.3f}" for k, v in measured.items() if v is not None)
+    numbers = measures_text(result.metrics.validation, result.classes) if result.metrics.validation else ""
     made = f"{result.run}: {result.head} on {', '.join(result.streams)}"
     chosen = f"; C {result.C:g}" if result.C is not None else ""
     text = f"{made}{chosen}; validation {numbers or 'none'}; {duration(result.seconds)}"
     return text if result.svm is None else f"{text}\n\n{fit_text(result.svm)}"
+
+
+def _counted(result: SweepResult) -> str:
+    """Count the runs that are done; those that failed have a line each."""
+    done = sum(run.status == "ok" for run in result.runs)
+    before = sum(run.status == "ok" and bool(run.finished_before) for run in result.runs)
+    return f"{done} of {len(result.runs)} runs are done" + (f" ({before} were before)" if before else "")
 
 
 def sweep_text(result: SweepResult) -> str:
@@ -39,6 +45,6 @@ def sweep_text(result: SweepResult) -> str:
         table(header, body),
         "",
         "mean over seeds of the mean over splits, +- the sample standard deviation over seeds; choose by validation",
-        f"{len(result.runs)} runs in {result.out}; {duration(result.seconds)}",
+        f"{_counted(result)} in {result.out}; {duration(result.seconds)}",
     ]
     return "\n".join(lines + [f"failed: {failure.run}: {failure.error}" for failure in result.failed])

@@ -1,4 +1,4 @@
-"""Results of `vidatt detect` and `vidatt locate` as text for people."""
+"""Results of `vidatt detect`, `vidatt locate` and `vidatt window-recall` as text for people."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ..pipelines.localisation.detect import DetectionResult
     from ..pipelines.localisation.locate import LocationResult
     from ..pipelines.localisation.reading import ReadingResult
+    from ..pipelines.localisation.windows import WindowRecall
 
 
 def detect_text(result: DetectionResult) -> str:
@@ -17,6 +18,7 @@ def detect_text(result: DetectionResult) -> str:
     lines = [
         f"{result.out}: {result.proposals} proposals in {result.videos_with_proposals} of {result.videos} "
         f"videos{_missing(result)}",
+        *([f"runs {', '.join(result.runs)}"] if result.runs else []),
         f"rule {result.rule} ({_settings(result)}), attention {result.attention}, class scores {result.class_scores}",
         *seen_lines(result.seen, result.seen_note),
         *(f"note: {note}" for note in result.notes),
@@ -59,6 +61,27 @@ def locate_text(result: LocationResult) -> str:
         ),
         "frame-hit: share of the frames with a true box whose box overlaps the first one, no class, pixels counted as "
         "in the public code; frame-mAP: all frames and true boxes, by class and confidence",
+    ]
+    return "\n".join(lines)
+
+
+def windows_text(result: WindowRecall) -> str:
+    """Return window recall and accuracy, and what they are."""
+    single = " of a single label" if result.single_label else ""
+    outside = f"; {result.outside} true intervals begin behind their video" if result.outside else ""
+    lines = [
+        f"{result.windows} windows of {result.window} segments around the true intervals of {result.videos} of "
+        f"{result.listed} listed videos{single}{outside}",
+        f"attention {result.attention}: {result.kept:.4f} of all segments weigh more than {result.limit:g}; "
+        f"{result.accuracy:.4f} of the windows are classified right",
+        *seen_lines(result.seen, result.seen_note),
+        "",
+        table(
+            ["at share", *(f"{t:g}" for t in result.thresholds)],
+            [[f"window recall{seen_mark(result.seen)}", *result.window_recall]],
+        ),
+        "window recall: share of the windows that are classified right and of whose annotated segments more than that "
+        "share is kept; no mAP, the truth says where the windows are",
     ]
     return "\n".join(lines)
 

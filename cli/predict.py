@@ -1,4 +1,4 @@
-"""The command for videos that no store has: `vidatt predict`."""
+"""The commands for videos that no store has: `vidatt predict`, `vidatt benchmark`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from .door import assignments, common
 
 if TYPE_CHECKING:
+    from ..pipelines.prediction.benchmark import BenchmarkResult
     from ..pipelines.prediction.predict import PredictionResult
 
 
@@ -69,3 +70,39 @@ def predict(named: tuple[Path, ...], **given: Any) -> tuple[PredictionResult, st
     same = {key: given[key] for key in ("store", "folder", "follow_links", "top", "csv")}
     result = run(PredictConfig(runs=runs, videos=videos, how=how, **same))
     return result, prediction_text(result), int(set(result.outcomes) != {"ok"})
+
+
+@click.command()
+@click.argument("named", nargs=-1, metavar="RUN... VIDEO...", type=click.Path(path_type=Path))
+@click.option("--store", type=click.Path(path_type=Path), help="Take segments and views as this store has them.")
+@click.option("--videos", "folder", type=click.Path(path_type=Path), help="Folder of a CSV's paths [the CSV's own].")
+@click.option("--weights", multiple=True, metavar="STREAM=FILE", help="Weights of a stream [by digest, see docs].")
+@click.option("--batch", type=click.IntRange(1), help="Segments per pass through a network [CPU 8, CUDA 64].")
+@click.option("--decoders", type=click.IntRange(1), help="Decoding children [CPU 1, CUDA one per core].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:I.")
+@common
+def benchmark(named: tuple[Path, ...], **given: Any) -> tuple[BenchmarkResult, str, int]:
+    """Measure frames per second from video files to scores, end to end and by part, and print the machine.
+
+    \b
+    Example:
+      vidatt benchmark runs/tclsta videos/
+      vidatt benchmark --store hmdb51.zarr runs/tclsta videos/brush_hair
+    """
+    from ..pipelines.prediction.benchmark import BenchmarkConfig
+    from ..pipelines.prediction.benchmark import benchmark as run
+    from ..pipelines.prediction.making import Choices
+    from ..pipelines.prediction.predict import split_arguments
+    from ..pipelines.prediction.predictor import PredictorConfig
+    from .predict_tables import benchmark_text
+
+    runs, videos = split_arguments(named)
+    weights = {name: Path(file) for name, file in assignments("--weights", given["weights"]).items()}
+    how = PredictorConfig(
+        choices=Choices(weights=weights),
+        device=given["device"],
+        batch_segments=given["batch"],
+        decoders=given["decoders"],
+    )
+    result = run(BenchmarkConfig(runs=runs, videos=videos, store=given["store"], folder=given["folder"], how=how))
+    return result, benchmark_text(result), int(result.failed > 0)

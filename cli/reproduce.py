@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .door import assignments, common
 from .extraction import extract
 from .fitting import fit_head
-from .localisation import detect, locate
+from .localisation import detect, locate, window_recall
 from .results import evaluate, fuse
 
 if TYPE_CHECKING:
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from ..pipelines.reproduce.report import Reproduction
     from ..pipelines.reproduce.tables import Table
 
-STEPS = {command.name: command for command in (extract, fit_head, evaluate, fuse, detect, locate)}
+STEPS = {command.name: command for command in (extract, fit_head, evaluate, fuse, detect, locate, window_recall)}
 
 
 @click.command()
 @click.argument("table", required=False)
 @click.option("--store", "stores", multiple=True, metavar="[NAME=]PATH", help="The store; NAME= of another extraction.")
+@click.option(
+    "--given", multiple=True, metavar="NAME=PATH", help="What else a table reads; {split} in PATH is filled in."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of runs and reports [reproduced/STORE-PAPER].")
 @click.option("--splits", metavar="NAMES", help="Comma-separated, or `all` [the paper's].")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Fits with N seeds.")
@@ -35,8 +38,8 @@ STEPS = {command.name: command for command in (extract, fit_head, evaluate, fuse
 @click.option("--dry-run", is_flag=True, help="List the commands that it stands for, and run none.")
 @common
 def reproduce(
-    table: str | None, stores: tuple[str, ...], out: Path | None, splits: str | None, seeds: int, preset: str | None,
-    settings: tuple[str, ...], jobs: int, device: str, dry_run: bool,
+    table: str | None, stores: tuple[str, ...], given: tuple[str, ...], out: Path | None, splits: str | None,
+    seeds: int, preset: str | None, settings: tuple[str, ...], jobs: int, device: str, dry_run: bool,
 ) -> tuple[TableList | Reproduction, str, int]:  # fmt: skip
     """Make the rows of a paper's table from a store, beside the printed numbers; without TABLE list the tables.
 
@@ -53,7 +56,7 @@ def reproduce(
     if table is None:
         from ..pipelines.reproduce.listing import list_tables
 
-        if stores or out or dry_run or splits or preset or settings:
+        if stores or given or out or dry_run or splits or preset or settings:
             raise UsageError("TABLE is missing: say which one, such as stan-1; `vidatt reproduce` lists them.")
         found = list_tables()
         return found, list_text(found), 0
@@ -69,6 +72,7 @@ def reproduce(
         ReproduceConfig(
             table=wanted,
             stores=by_extraction,
+            given=assignments("--given", given),
             out=out or out_folder(wanted, next(iter(by_extraction.values()))),
             splits=tuple(name.strip() for name in splits.split(",")) if splits else None,
             seeds=seeds,
@@ -100,8 +104,8 @@ def check_commands(table: Table) -> None:
             raise UsageError(f"{where}: give one value; {command.name} takes no list of it.")
     lines = [(f"extract.{e.name}", e.arguments(d, "STORE")) for e in table.extractions.values() for d in table.datasets]
     for step in table.steps.values():
-        flags = step_flags(step, dict.fromkeys(table.steps, "RUN"))
-        out = [] if step.section == "evaluate" else ["--out", "OUT"]
+        flags = step_flags(step, dict.fromkeys((*table.steps, *table.given), "RUN"))
+        out = [] if step.section in ("evaluate", "windows") else ["--out", "OUT"]
         if step.evaluation:
             lines.append((f"{step.section}.{step.name}.evaluate", ("evaluate", "RUN", *flags_of(step.evaluation))))
         lines.append((f"{step.section}.{step.name}", (COMMANDS[step.section], *step.runs, *flags, *out)))

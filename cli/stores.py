@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UsageError
-from .door import assignments, common
+from .door import assignments, common, typed_command
 
 if TYPE_CHECKING:
     from ..pipelines.stores.compare import StoreDifference
@@ -156,7 +156,7 @@ def cache_merge(stores: tuple[Path, ...], into: Path, dry_run: bool) -> tuple[Me
     from ..pipelines.stores.merge import merge_stores
     from .stores_tables import merge_text
 
-    result = merge_stores(stores, into, dry_run=dry_run)
+    result = merge_stores(stores, into, dry_run=dry_run, command=typed_command())
     return result, merge_text(result), 0
 
 
@@ -251,6 +251,7 @@ def cache_import(
         streams=_names(streams),
         recipe=assignments("--recipe", recipe),
         time_map=TimeMap(stride_frames=stride_frames, first_centre=first_centre, window_frames=window_frames, fps=fps),
+        command=typed_command(),
         **given,
     )
     result = import_store(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..cache.mending import told
 from .tables import duration, failures, size
 
 if TYPE_CHECKING:
@@ -180,9 +181,11 @@ def status_text(result: StoreStatus) -> str:
     if result.at_work:
         lines.append(f"  {result.at_work} writers at work")
     if result.retryable:
-        lines.append(f"  {result.retryable} videos could be retried: repeat the `vidatt extract ...` with --retry")
+        how = f"`{result.retry_command}`" if result.retry_command else "repeat the `vidatt extract ...` with --retry"
+        lines.append(f"  {result.retryable} videos could be retried: {how}")
     if result.command:
-        lines.append(f"  {'mend it' if 'repair' in result.command else 'continue'} with `{result.command}`")
+        mend = result.command.startswith("vidatt cache repair")
+        lines.append(f"  mend it with `{result.command}`" if mend else f"  continue with {told(result.command)}")
     return "\n".join(lines)
 
 

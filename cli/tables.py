@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..cache.memory import size_text as size
+from ..pipelines.durations import duration_text as duration
+
+if TYPE_CHECKING:
+    from ..pipelines.metrics.classification import Measures
 
 
 def listing(entries: Mapping[str, str]) -> str:
@@ -27,11 +31,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(header), *(line(row) for row in cells)])
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a short text."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def measures_text(measures: Measures, classes: int | None, *, digits: int = 3) -> str:
+    """Return the measures that say something: five guesses at up to five classes are always right."""
+    return ", ".join(f"{key} {value:.{digits}f}" for key, value in shown(measures, classes).items())
+
+
+def shown(measures: Measures, classes: int | None) -> dict[str, float]:
+    """Return the defined measures by name, without top-5 where there are at most five classes; None = nobody knows."""
+    told = {key: value for key, value in measures.to_dict().items() if value is not None}
+    return {key: value for key, value in told.items() if key != "top5" or classes is None or classes > 5}
 
 
 def failures(failed: Sequence[Mapping[str, Any]], *, most: int = 20) -> list[str]:

@@ -36,6 +36,12 @@ class Bug:
     traceback: str
 
 
+def die_with_parent() -> None:
+    """Have Linux kill this process when its parent ends; elsewhere nothing does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run_child(entry: str, descriptor: int, parent: int) -> None:
     """Run `module:function` of the package with the connection at `descriptor`; the child's whole life."""
     import importlib
@@ -43,8 +49,7 @@ def run_child(entry: str, descriptor: int, parent: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # a scheduler signals whole process groups
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != parent:  # the parent died before the line above
         os._exit(0)
     module, _, function = entry.partition(":")

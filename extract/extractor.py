@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,7 @@ class Extractor:
         how = settings or DecoderSettings()
         self._decoders = [Decoder(inputs, how, ahead=None if number else ahead) for number in range(decoders)]
         self._stop = threading.Event()
+        self.flow_seconds = 0.0  # spent on flow that is computed here and not where frames are decoded
 
     def __enter__(self) -> Extractor:
         return self
@@ -265,8 +267,11 @@ class Extractor:
         """Return what computes one video's flow here, on this worker's device."""
 
         def compute(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            began = time.perf_counter()
             pair = (torch.from_numpy(x).to(self.device) for x in (first, second))
-            return tvl1(*pair, preset=stream.flow.preset, engine=stream.flow.engine).cpu().numpy()
+            fields = tvl1(*pair, preset=stream.flow.preset, engine=stream.flow.engine).cpu().numpy()
+            self.flow_seconds += time.perf_counter() - began
+            return fields
 
         return FlowCollector(stream, start.first_frames, start.span, (stream.seed, *start.key), emit, compute)
 

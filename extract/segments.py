@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from .sampling import Sampler
 from .sliding import SlidingSampler
+from .stopwatch import Stopwatch
 from .video import (
     TRUNCATED_BELOW,
     Frame,
@@ -199,19 +200,21 @@ def _count(job: CountJob, alive: Callable[[], None]) -> int:
 
 
 def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Message], None]) -> None:
+    watch = Stopwatch()
+    emit = watch.outside(emit)
     with VideoReader(job.path) as reader:
         stated = reader.expected_frames(_Pulse(emit))
         header, fps = reader.header_frames or stated, reader.fps
     first, count, known = 0, stated, None
     if job.start_seconds is not None or job.stop_seconds is not None:
-        known = _decode(job.path, (), emit)  # only times tell which frames a stretch has
+        known = _decode(job.path, (), emit, watch)  # only times tell which frames a stretch has
         first, count = _stretch(known, fps, job)
     firsts = _place(job, first, count, fps)
-    seen = _decode(job.path, _collectors(job, streams, firsts, (first, first + count - 1), emit), emit)
+    seen = _decode(job.path, _collectors(job, streams, firsts, (first, first + count - 1), emit), emit, watch)
     if known is None and seen.decoded != stated and seen.decoded:
         count = seen.decoded
         firsts = _place(job, 0, count, fps)
-        again = _decode(job.path, _collectors(job, streams, firsts, (0, count - 1), emit), emit)
+        again = _decode(job.path, _collectors(job, streams, firsts, (0, count - 1), emit), emit, watch)
         if again.decoded != count:
             odd = f"decodes to {count} frames once and to {again.decoded} the next time"
             raise VideoProblemError("unreadable", seen.problem.detail if seen.problem else odd)
@@ -232,6 +235,7 @@ def _read(job: VideoJob, streams: tuple[StreamInput, ...], emit: Callable[[Messa
         width=seen.size[0],
         height=seen.size[1],
         sha256=file_sha256(job.path, _Pulse(emit)),
+        spent=watch.seconds,
     )
     emit(VideoEnd(report, firsts, first + count - 1, presentation_seconds(seen.times, fps)[: first + count]))
 
@@ -337,12 +341,19 @@ def _shrunk(job: PictureJob, size: tuple[int, int]) -> Geometry:
 def _collectors(
     job: VideoJob, streams: tuple[StreamInput, ...], firsts: np.ndarray, span: tuple[int, int],
     emit: Callable[[Message], None],
-) -> tuple[Collector, ...]:  # fmt: skip
+) -> tuple[tuple[str, Collector], ...]:  # fmt: skip
+    """Return what collects each stream, with the part of the work that it is."""
     if not len(firsts):
         return ()
     key = (zlib.crc32(job.id.encode()),)
     emit(VideoStart(firsts, span, key))
-    return tuple(s.kind.collect(s, firsts, span, (s.seed, *key), emit) for s in streams)
+    return tuple(
+        (
+            "flow" if s.kind.flow_fields and not s.flow_in_worker else "inputs",
+            s.kind.collect(s, firsts, span, (s.seed, *key), emit),
+        )
+        for s in streams
+    )
 
 
 def _stretch(known: _Pass, fps: float, job: VideoJob) -> tuple[int, int]:
@@ -357,28 +368,35 @@ def _stretch(known: _Pass, fps: float, job: VideoJob) -> tuple[int, int]:
     return int(inside[0]), len(inside)
 
 
-def _decode(path: Path, collectors: tuple[Collector, ...], emit: Callable[[Message], None]) -> _Pass:
+def _decode(
+    path: Path, collectors: tuple[tuple[str, Collector], ...], emit: Callable[[Message], None], watch: Stopwatch
+) -> _Pass:
     times: list[float | None] = []
     size = (0, 0)
     problem = None
     alive = _Pulse(emit)
     with VideoReader(path) as reader:
         try:
+            watch.start()
             for frame in reader.frames():
-                wanting = [c for c in collectors if c.wants(frame.index)]
+                wanting = [(part, c) for part, c in collectors if c.wants(frame.index)]
                 if wanting or size == (0, 0):
                     rgb = frame.rgb()
                     if size == (0, 0):
                         size = rgb.shape[1], rgb.shape[0]
+                    watch.lap("decode")
                     forms = FrameStore(rgb, size)
-                    for one in wanting:
+                    for part, one in wanting:
                         one.add(frame.index, forms)
+                        watch.lap(part)
                 times.append(frame.seconds)  # a frame that cannot be converted is none
                 alive()
         except VideoProblemError as caught:
             if caught.outcome == "out_of_memory":
                 raise
             problem = caught
-    for one in collectors:
+    watch.lap("decode")  # of the frames behind the last one that is wanted
+    for part, one in collectors:
         one.flush()
+        watch.lap(part)
     return _Pass(times, size, problem)

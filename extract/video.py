@@ -62,6 +62,7 @@ class VideoReport:
     width: int = 0  # upright, pixels
     height: int = 0
     sha256: str = ""  # of the file; empty if nothing of it decoded
+    spent: dict[str, float] = field(default_factory=dict, compare=False, repr=False)  # seconds by part: `Stopwatch`
 
 
 @dataclass(frozen=True, eq=False)

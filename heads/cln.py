@@ -146,7 +146,7 @@ class TclstaCln(Tclsta):
                 given = {
                     k.removeprefix(prefix): v for k, v in read_weights(Path(source)).items() if k.startswith(prefix)
                 }
-                take(branch.state_dict(), given, source)
+                take(branch.state_dict(), {source: given})
         self.unloaded = False
 
     def forward(self, cubes: Sequence[Tensor], valid: Tensor) -> HeadOutput:

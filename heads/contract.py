@@ -116,6 +116,11 @@ class FitSettings:
     def __post_init__(self) -> None:
         require_range(self, "batch_videos", least=1)
 
+    @property
+    def inert(self) -> frozenset[str]:
+        """Settings that do nothing beside the others as they are."""
+        return frozenset()
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitDefaults(FitSettings):
@@ -137,9 +142,12 @@ class FitDefaults(FitSettings):
     factor: float = 0.1  # of `steps` and `plateau`
     patience: int = 5  # of `plateau`: validations without a lower loss before the rate falls
     validate_every: int = 250  # steps
+    early_stopping: int | None = None  # validations without a better one after which the fit ends; None = none
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.early_stopping is not None:
+            require_range(self, "early_stopping", least=1)
         require_choice(self, "optimiser", ("sgd", "adam", "rmsprop"))
         require_choice(self, "schedule", ("steps", "cosine", "plateau"))
         require_range(self, "lr", above=0.0)
@@ -150,6 +158,17 @@ class FitDefaults(FitSettings):
             require_range(self, name, least=1)
         if any(m < 1 for m in self.milestones) or list(self.milestones) != sorted(set(self.milestones)):
             raise UsageError(f"Setting milestones={self.milestones}: must be rising step numbers, 1 or more.")
+
+    @property
+    def inert(self) -> frozenset[str]:
+        """Settings that do nothing beside the others as they are, such as the momentum of Adam."""
+        acting = {
+            "momentum": self.optimiser == "sgd",
+            "milestones": self.schedule == "steps",
+            "factor": self.schedule in ("steps", "plateau"),
+            "patience": self.schedule == "plateau",
+        }
+        return frozenset(name for name, acts in acting.items() if not acts)
 
 
 def require_choice(config: object, name: str, choices: Sequence[str]) -> None:

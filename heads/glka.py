@@ -21,7 +21,7 @@ from .contract import Head, HeadConfig, HeadOutput, StreamShape, check_batch, re
 from .fusion.score_fusion import Rule, fuse_probabilities
 from .layers.clips import Clips
 from .layers.glka_attention import Descriptors, FeatureFusion, LearnedAttention, StatisticAttention, fuse_features
-from .layers.pretrained import read_weights
+from .layers.pretrained import read_weights, take
 from .layers.segments import Segments
 from .layers.sru import Sru
 from .layers.starting import classifier
@@ -228,21 +228,7 @@ class Glka(Head):
 
     def _take(self, prefix: str, sources: Sequence[str]) -> None:
         wanted = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(prefix)}
-        origin: dict[str, str] = {}
-        for source in sources:
-            given = read_weights(Path(source))
-            for name in wanted.keys() & given.keys():
-                if name in origin:
-                    raise WeightsError(f"Both {origin[name]} and {source} have the tensor {name!r}; name one of them.")
-                if given[name].shape != wanted[name].shape:
-                    raise WeightsError(
-                        f"{source}: tensor {name!r} is {list(given[name].shape)}, this head wants "
-                        f"{list(wanted[name].shape)}; was it fitted on other streams, classes or sizes?"
-                    )
-                origin[name] = source
-                wanted[name].copy_(given[name])  # state_dict shares its memory with the parameters
-        if missing := sorted(wanted.keys() - origin.keys()):
-            raise WeightsError(f"{', '.join(sources)}: no tensor {missing[0]!r}, which this head needs from there.")
+        take(wanted, {source: read_weights(Path(source)) for source in sources})
 
     def forward(self, cubes: Sequence[Tensor], valid: Tensor) -> HeadOutput:
         """Score a batch of videos; see `Head.forward` and the class."""

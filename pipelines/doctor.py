@@ -75,7 +75,7 @@ def doctor() -> DoctorReport:
         vidatt=__version__,
         python=platform.python_version(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor_name(),
         cores=cpu_count(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         packages=packages,
@@ -185,7 +185,7 @@ def _weights() -> WeightsFolder:
     return WeightsFolder(folder=str(weights_folder()), here=here, known=len(known))
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the processor's name: Linux has it in /proc/cpuinfo, on x86 as `model name`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -165,13 +165,12 @@ def test_command_has_help_an_example_json_and_stands_in_the_docs(name: str, comm
     assert "Example:" in command.help
     assert f"vidatt {name}" in command.help
     options = {option for parameter in command.params for option in parameter.opts}
-    assert {"--json", "--verbose", "--quiet"} <= options
+    common = {"--config", "--save-config", "--json", "--verbose", "--quiet"}
+    assert common <= options
     page = (ROOT / "docs" / "commands.md").read_text()
     assert f"## `vidatt {name}`" in page
     section = page.split(f"## `vidatt {name}`")[1].split("\n## ")[0]
-    missing = [
-        o for o in options if o.startswith("--") and o not in ("--json", "--verbose", "--quiet") and o not in section
-    ]
+    missing = [o for o in options - common if o.startswith("--") and o not in section]
     assert not missing, f"docs/commands.md says nothing of {missing} in {name}"
 
 

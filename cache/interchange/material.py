@@ -15,6 +15,7 @@ from ..arrays import DTYPES
 from ..index import Index
 from ..layout import Layout
 from ..ledger import VideoOutcome
+from ..mending import told
 from ..store import Store
 
 AXES = "view, segment, row, column, channel"
@@ -118,7 +119,7 @@ class StoreMaterial(Material):
         if not opened or not done.any():
             raise ShardMissingError(
                 f"The store {store.path} has no video that is done in {', '.join(streams) or 'any stream'}; "
-                f"run `{store.command}`."
+                f"run {told(store.command(streams))}."
             )
         self._positions = np.flatnonzero(done)
         self.name, self.views, self.attributes = store.path.name, store.views, store.attributes

@@ -87,6 +87,16 @@ class BackboneEntry(ABC):
             raise UnknownNameError(f"layer of {self.name}", layer, self.layers)
         return layer
 
+    def cubes_of_nodes(self, kind: StreamKind, side_px: int) -> Mapping[str, tuple[int, int, int]]:
+        """Return (K, K, D) of each place where the network can be cut beside its public layers; none of most.
+
+        Raises
+        ------
+        UsageError
+            If the network cannot take inputs of this side.
+        """
+        return {}
+
     @abstractmethod
     def build(self, choices: Choices) -> BuiltNetwork:
         """Build the network, load its weights and cut it at the layer.

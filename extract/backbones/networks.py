@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, UsageError, WeightsError
+from ..windows import StreamKind
 from .entry import BackboneEntry, BuiltNetwork, Choices
 from .families import family_of
+from .forms import to_cubes
 from .weights import load_into, resolve_weights
 
 
@@ -32,8 +34,6 @@ class TorchvisionEntry(BackboneEntry):
             For a node that the network does not have.
         WeightsError
         """
-        from torchvision.models import get_model
-
         network = str(self.network)
         family = family_of(network)
         node = self.layers.get(choices.layer, choices.layer) or family.node
@@ -46,15 +46,9 @@ class TorchvisionEntry(BackboneEntry):
             seed=choices.seed,
             preprocessing=choices.preprocessing,
         )
-        size = {"image_size": choices.side_px} if family.takes_size else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(choices.seed)
-            try:
-                model = get_model(network, weights=None, **family.settings, **size)
-            except (ValueError, AssertionError) as error:  # of a vision transformer whose patches do not fit the side
-                raise UsageError(
-                    f"Backbone {self.name!r} cannot take {choices.side_px}-pixel inputs: {error}"
-                ) from error
+            model = self._model(choices.side_px)
         tensors, recipe = loaded.tensors, dict(loaded.recipe)
         if choices.first_channels is not None:
             tensors, recipe["conv1"] = to_flow(model, first_conv(model, self.name), tensors, choices, recipe["name"])
@@ -65,6 +59,49 @@ class TorchvisionEntry(BackboneEntry):
         form = self.forms.get(choices.layer, family.form_of(node))
         facts = {"weights": recipe, "preprocessing": loaded.preprocessing.to_dict()}
         return BuiltNetwork(_Single(cut), choices.layer or node, form, facts, loaded.preprocessing)
+
+    def cubes_of_nodes(self, kind: StreamKind, side_px: int) -> Mapping[str, tuple[int, int, int]]:
+        """Return (K, K, D) of every node and stage that gives a square grid or a vector, in the network's order.
+
+        Raises
+        ------
+        UsageError
+            If the network cannot take inputs of this side.
+        """
+        from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+        with torch.device("meta"):  # shapes only
+            model = self._model(side_px).eval()
+            nodes = get_graph_node_names(model, suppress_diff_warning=True)[1]
+            inputs = torch.zeros(1, *kind.input_shape(side_px)).movedim(-1, 1)
+            try:
+                outputs = create_feature_extractor(model, nodes, suppress_diff_warning=True)(inputs)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0]
+                raise UsageError(f"Backbone {self.name!r} cannot take {side_px}-pixel inputs: {reason}") from error
+        family = family_of(str(self.network))
+        forms = {node: self.forms[layer] for layer, node in self.layers.items() if layer in self.forms}
+        shapes: dict[str, tuple[int, int, int]] = {}
+        behind = {node.partition(".")[0]: node for node in nodes if "." in node}  # a stage is cut at its last node
+        for node, output in list(outputs.items())[1:]:  # the first is the input
+            cubes = to_cubes(output, forms.get(node, family.form_of(node))) if isinstance(output, Tensor) else None
+            if cubes is None or len(cubes) != 1 or cubes.shape[1] != cubes.shape[2]:
+                continue
+            shapes[node] = (cubes.shape[1], cubes.shape[2], cubes.shape[3])
+            stage = node.partition(".")[0]
+            if behind.get(stage) == node:
+                shapes[stage] = shapes[node]
+        return shapes
+
+    def _model(self, side_px: int) -> nn.Module:
+        from torchvision.models import get_model
+
+        family = family_of(str(self.network))
+        size = {"image_size": side_px} if family.takes_size else {}
+        try:
+            return get_model(str(self.network), weights=None, **family.settings, **size)
+        except (ValueError, AssertionError) as error:  # of a vision transformer whose patches do not fit the side
+            raise UsageError(f"Backbone {self.name!r} cannot take {side_px}-pixel inputs: {error}") from error
 
     def _cut(self, model: nn.Module, node: str, layer: str) -> nn.Module:
         from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names

@@ -210,6 +210,35 @@ def build_backbone(
     return backbone
 
 
+def layer_cubes(name: str, *, crop_px: int | None = None) -> dict[str, tuple[int, int, int]]:
+    """Return (K, K, D) of each layer that a backbone can be cut at: the public ones, then the network's places.
+
+    Of torchvision's networks a stage can be named that is no node itself: it is cut behind its last node, and stands
+    there. No weights are read. Flow gives the same shapes as frames.
+
+    Parameters
+    ----------
+    crop_px : side of the input; None = the backbone's own, and that of layers that take no other
+
+    Raises
+    ------
+    UnknownNameError
+        With the nearest known name.
+    UsageError
+        If the network cannot take inputs of this side.
+    """
+    entry = backbone_entry(name)
+    kind = entry.kinds[0]
+    nodes = dict(entry.cubes_of_nodes(find_kind(kind), crop_px or entry.crop_px))
+    layers = {layer: nodes[node] for layer, node in entry.layers.items() if node in nodes}
+    for layer in entry.layers:
+        if layer not in layers:
+            own = entry.layer_crops.get(layer, crop_px)
+            built = build_backbone(name, kind=kind, layer=layer, weights="random", precision="float32", crop_px=own)
+            layers[layer] = built.cube_shape
+    return {layer: layers[layer] for layer in entry.layers} | nodes
+
+
 def _frozen(entry: BackboneEntry, built: BuiltNetwork, choices: Choices, pool: int | None) -> Backbone:
     dtype = torch.float32
     if built.preprocessing is not None:

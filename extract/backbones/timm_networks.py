@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import UnknownNameError, UsageError, WeightsError
+from ..windows import StreamKind
 from .entry import BackboneEntry, BuiltNetwork, Choices
 from .networks import first_conv, to_flow
 from .preprocessing import Preprocessing
@@ -85,6 +86,28 @@ class TimmEntry(BackboneEntry):
         }
         net = _Intermediate(model, layers.index(layer), norm=norm)
         return BuiltNetwork(net, layer, self.form, facts, loaded.preprocessing)
+
+    def cubes_of_nodes(self, kind: StreamKind, side_px: int) -> Mapping[str, tuple[int, int, int]]:
+        """Return (K, K, D) of every layer that gives a square grid, in the network's order.
+
+        Raises
+        ------
+        UsageError
+            If the network cannot take inputs of this side.
+        """
+        model = self._create(0)
+        if self.resampled and side_px != self.crop_px and hasattr(model, "set_input_size"):
+            self._fit_to(model, side_px)
+        try:
+            with torch.inference_mode():
+                inputs = torch.zeros(1, 3, side_px, side_px)
+                maps = model.forward_intermediates(inputs, output_fmt="NCHW", intermediates_only=True)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"Backbone {self.name!r} cannot take {side_px}-pixel inputs: {reason}") from error
+        layers = [info["module"] for info in model.feature_info]
+        grids = ((layer, found.shape) for layer, found in zip(layers, maps, strict=True))
+        return {layer: (shape[2], shape[3], shape[1]) for layer, shape in grids if shape[2] == shape[3]}
 
     def _create(self, seed: int, **settings: Any) -> Any:
         with torch.random.fork_rng(devices=[]):

@@ -42,6 +42,7 @@ class DatasetInfo:
     splits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (train, test) videos
     options: Mapping[str, str] = field(default_factory=dict)  # name -> what it does, one line
     protocol: str = ""  # one of PROTOCOLS
+    frame_px: tuple[int, int] | None = None  # width and height, where all its videos have one size
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

@@ -38,7 +38,8 @@ ANNOTATIONS/                     --annotations; else VIDEOS/annotations, VIDEOS 
         options={
             "parts": "lists to take, separated by commas (default train,val; test has videos without labels)",
             "subset": "files that say what to keep, separated by commas: CSV lists, of which youtube_id is read, or a "
-            "class, a YouTube id or a clip's name in each line",
+            "class, a YouTube id or a clip's name in each line; kinetics400 with the lists of kinetics600 is GLKA's "
+            "Kinetics-400*",
             **SUFFIX_OPTION,
         },
         protocol="top1-top5-average",

@@ -40,6 +40,8 @@ ANNOTATIONS/                             --annotations; else VIDEOS/annotations,
     options={
         "task": "classification (default, 101 classes) or detection (20 classes, 200 and 213 videos)",
         "train": "validation (default), ucf101 or both: the training part of the classification task",
+        "labels": "all (default) or single: of the detection task the videos with one action in the .mat files, their "
+        "one label (167 and 174 videos)",
     },
     protocol="map",
 )
@@ -51,13 +53,18 @@ def load(*, annotations: Path | None, videos: Path | None, options: Mapping[str,
     train = read_option(INFO.name, options, "train", ("validation", "ucf101", "both"))
     if task == "detection" and train != "validation":
         raise UsageError(f"Option train={train!r} of dataset 'thumos14' is one of task=classification; leave it out.")
+    labels = read_option(INFO.name, options, "labels", ("all", "single"))
+    if task == "classification" and labels == "single":
+        raise UsageError("Option labels='single' of dataset 'thumos14' is one of task=detection; leave it out.")
     folder = annotations
     if folder is None:
         markers = ("validation_set.mat", "test_set_final.mat", "test_set_meta.mat", "detclasslist.txt",
                    "val_Annotation.csv")  # fmt: skip
         folder = find_annotations(INFO.name, None, usual_places(videos), *markers)
     files = AnnotationFiles.find(folder)
-    return _detection(files, videos) if task == "detection" else _classification(files, videos, train)
+    if task == "detection":
+        return _detection(files, videos, single=labels == "single")
+    return _classification(files, videos, train)
 
 
 def _classification(files: AnnotationFiles, videos: Path | None, train: str) -> Catalogue:
@@ -119,16 +126,26 @@ def _ucf101(files: AnnotationFiles, classes: tuple[str, ...]) -> tuple[Video, ..
     return clips.videos
 
 
-def _detection(files: AnnotationFiles, videos: Path | None) -> Catalogue:
-    """The videos with temporal annotations; its labels are those of its instances, unclear ones have none."""
+def _detection(files: AnnotationFiles, videos: Path | None, *, single: bool) -> Catalogue:
+    """The videos with temporal annotations; its labels are those of its instances, unclear ones have none.
+
+    Parameters
+    ----------
+    single : only videos with one action in the `.mat` files and an instance; that action is their label, or the class
+        of their instances where it is none of the 20 (Haircut in video_test_0000270, which shows HammerThrow)
+    """
     classes = files.detection_classes()
     label = {name: index for index, name in enumerate(classes)}
+    alone = _alone(files) if single else {}
     names: list[str] = []
     roles: list[int] = []
     everything: list[Instance] = []
     for part, role in (("validation", TRAIN), ("test", TEST)):
         found = files.instances(part, classes)
-        of_part = sorted({instance.video for instance in found})
+        if single:
+            kept = alone.keys() & {i.video for i in found if i.action != UNCLEAR}
+            found = [i for i in found if i.video in kept]
+        of_part = sorted({i.video for i in found})
         names += of_part
         roles += [role] * len(of_part)
         everything += found
@@ -136,20 +153,27 @@ def _detection(files: AnnotationFiles, videos: Path | None) -> Catalogue:
         files.detection_classes()
         raise UsageError(f"{files.folder} holds no <Class>_val.txt, <Class>_test.txt or csv; put them there.")
     intervals = _intervals(everything, label)
+    labels = {
+        name: tuple(dict.fromkeys(i.label for i in of_video if i.label != AMBIGUOUS))
+        for name, of_video in intervals.items()
+    }
+    if single:
+        labels = {name: (label.get(alone[name], shown[0]),) for name, shown in labels.items()}
     paths, notes = follow_names([f"{name.split('_')[1]}/{name}.mp4" for name in names], videos)
     entries = tuple(
-        Video(
-            id=name,
-            path=path,
-            labels=tuple(dict.fromkeys(i.label for i in intervals[name] if i.label != AMBIGUOUS)),
-            intervals=intervals[name],
-        )
+        Video(id=name, path=path, labels=labels[name], intervals=intervals[name])
         for name, path in zip(names, paths, strict=True)
     )
     return Catalogue(
         name=INFO.name, classes=classes, videos=entries, splits={"1": np.array(roles, dtype=np.int8)},
-        multi_label=True, notes=notes,
+        multi_label=not single, notes=notes,
     )  # fmt: skip
+
+
+def _alone(files: AnnotationFiles) -> dict[str, str]:
+    """Return the action of each video that the `.mat` files list with one."""
+    entries = [entry for part in ("validation", "test") for entry in files.entries(part)[0]]
+    return {entry.name: entry.actions[0] for entry in entries if len(entry.actions) == 1}
 
 
 def _intervals(instances: list[Instance], label: Mapping[str, int]) -> dict[str, tuple[Interval, ...]]:

@@ -36,6 +36,7 @@ ANNOTATIONS/                                --annotations; else VIDEOS/annotatio
     classes=24,
     videos=3194,
     splits={"1": (2284, 910)},
+    frame_px=(WIDTH, HEIGHT),
     options={
         "form": "mat or pkl, the annotation file to read (default mat where it is there)",
         "fps": "frames per second, for intervals in seconds (default 25)",

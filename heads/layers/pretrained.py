@@ -48,25 +48,35 @@ def run_streams(path: Path) -> list[str] | None:
     return [str(name) for name in names]
 
 
-def take(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> None:
-    """Copy each tensor of `given` into the one of the same name.
+def take(wanted: Mapping[str, Tensor], sources: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Fill each tensor with the one of the same name in the one source that has it.
+
+    Parameters
+    ----------
+    wanted : tensors of a head, as `state_dict` gives them: they share its memory
+    sources : tensors by name, of each file or run
 
     Raises
     ------
     WeightsError
-        If a tensor is absent or has another shape.
+        If a tensor is absent, in two sources, or has another shape.
     """
-    for name, tensor in wanted.items():
-        if name not in given:
-            raise WeightsError(f"{source}: no tensor {name!r}, which this head needs from there.")
-        if given[name].shape != tensor.shape:
-            raise WeightsError(
-                f"{source}: tensor {name!r} is {list(given[name].shape)}, this head wants {list(tensor.shape)}; was it "
-                "fitted on other streams, classes or sizes?"
-            )
+    origin: dict[str, str] = {}
+    for source, given in sources.items():
+        for name in wanted.keys() & given.keys():
+            if name in origin:
+                raise WeightsError(f"Both {origin[name]} and {source} have the tensor {name!r}; name one of them.")
+            if given[name].shape != wanted[name].shape:
+                raise WeightsError(
+                    f"{source}: tensor {name!r} is {list(given[name].shape)}, this head wants "
+                    f"{list(wanted[name].shape)}; was it fitted on other streams, classes or sizes?"
+                )
+            origin[name] = source
+    if missing := sorted(wanted.keys() - origin.keys()):
+        raise WeightsError(f"{', '.join(sources)}: no tensor {missing[0]!r}, which this head needs from there.")
     with torch.no_grad():
         for name, tensor in wanted.items():
-            tensor.copy_(given[name])
+            tensor.copy_(sources[origin[name]][name])
 
 
 def place_branches(streams: Sequence[str], sources: Sequence[str]) -> list[tuple[str, int]]:

@@ -55,6 +55,11 @@ class SvmFit(FitSettings):
         if not self.grid or any(not 0 < C < float("inf") for C in self.grid) or list(self.grid) != sorted(self.grid):
             raise UsageError(f"Setting grid={self.grid}: must be rising numbers above 0, such as 0.1,1,10.")
 
+    @property
+    def inert(self) -> frozenset[str]:
+        """Settings that do nothing beside the others as they are: nothing is tried where C is given."""
+        return frozenset() if self.C is None else frozenset({"grid", "folds"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class SvmConfig(HeadConfig):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from ...extract.recipes import RECIPES, recipe_streams
@@ -33,6 +35,26 @@ def extract_command(config: ExtractConfig, *more: str) -> str:
     if config.decode_memory_bytes != _DEFAULTS["decode_memory_bytes"]:
         words += ["--decode-memory", f"{config.decode_memory_bytes / 1e9:g}"]
     return shlex.join([*words, *more])
+
+
+def lasting_command(config: ExtractConfig) -> str:
+    """Return the `vidatt extract` that continues this one from any folder."""
+    streams = tuple(
+        replace(stream, weights=os.path.abspath(stream.weights)) if Path(stream.weights).is_file() else stream
+        for stream in config.streams
+    )
+    told = extract_command(
+        replace(
+            config,
+            videos=Path(os.path.abspath(config.videos)),
+            store=Path(os.path.abspath(config.store)),
+            annotations=None if config.annotations is None else Path(os.path.abspath(config.annotations)),
+            streams=streams,
+        )
+    )
+    if any(Path(value).exists() and not Path(value).is_absolute() for value in config.dataset_options.values()):
+        return f"cd {shlex.quote(str(Path.cwd()))} && {told}"  # what is a path among them, the dataset alone knows
+    return told
 
 
 def _option(option: str, value: object, default: object) -> list[str]:

@@ -55,6 +55,7 @@ class ExtractConfig:
     retry: tuple[str, ...] = ()  # look again at videos of these outcomes
     extend: bool = False  # take the catalogue's new videos and labels into a store of other ones
     reuse: Path | None = None  # another store: copy its cubes where recipe, sampling and file are equal
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if not self.streams:

@@ -13,10 +13,11 @@ from typing import Any
 
 from ...cache.growth import finish
 from ...cache.ledger import VideoOutcome
+from ...cache.made_by import note_command
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ..jobs.place import find_place
-from .command import extract_command
+from .command import extract_command, lasting_command
 from .config import ExtractConfig
 from .plan import plan_extraction
 from .planning import planning
@@ -97,19 +98,17 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
                 "%s: %d videos in %d shards; %d of my %d shards are to do",
                 config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
             )  # fmt: skip
+            if work.tasks:
+                streams = [stream.name for stream in config.streams]
+                note_command(config.store, command=config.command, again=lasting_command(config), streams=streams)
             if config.retry:
                 log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
             supervisor.run(store, work.tasks)
     if plan.shards.step == 1:  # else other slices may be at work
         store.sweep()
+    seconds = round(time.monotonic() - started, 3)
     names = [stream.name for stream in plan.streams]
-    summary = summarise(
-        store,
-        names,
-        plan.shards,
-        seconds=round(time.monotonic() - started, 3),
-        given_up=tuple(supervisor.given_up),
-    )
+    summary = summarise(store, names, plan.shards, seconds=seconds, given_up=tuple(supervisor.given_up))
     mendable = {o.id for o in summary.failed if can_be_retried(plan, store.index.position(o.id), o.outcome)}
     retryable = len(mendable.difference(work.longer))
     return replace(

@@ -20,11 +20,6 @@ class Todo:
     still_missing: int  # videos whose file is still not there: not worth a look
     longer: tuple[str, ...]  # ids of videos that have other segments now than the store has rows for
 
-    @property
-    def shards(self) -> list[int]:
-        """The shards of the tasks."""
-        return [task.shard for task in self.tasks]
-
 
 def todo(plan: ExtractionPlan, store: Store | None) -> Todo:
     """Return what a run has to do; `store` is None where it is still to be made."""

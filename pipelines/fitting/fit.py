@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +21,11 @@ from ..runs.identity import FitEnvironment, FitIdentity, OnIdentity, SettingsIde
 from ..runs.measured import FitMeasures, FitResult
 from ..runs.places import Place
 from ..runs.reload import require_fit
-from ..runs.run import Run
-from ..runs.scoring import resolve_device, score_views
+from ..runs.run import CHECKPOINT, Run
+from ..runs.scoring import score_views
 from ..runs.seen import ids_digest, seen_videos, store_digest
 from ..runs.views import sampled
+from .choice import Material, choice_line
 from .plan import FitConfig, FitPlan, plan_fit
 from .start import seen_before, take_what_fits, weights_digest
 from .svm import fit_svm, require_possible
@@ -37,7 +39,7 @@ def identity(config: FitConfig, plan: FitPlan) -> FitIdentity:
     index = plan.store.index
     return FitIdentity(
         head=config.head,
-        preset=config.preset,
+        preset=plan.settings.preset,
         settings=SettingsIdentity(**plan.settings.to_dict()),
         stream_names=plan.names,
         streams={
@@ -90,15 +92,17 @@ def fit(config: FitConfig) -> FitResult:
     UsageError
         If what is asked for cannot be.
     """
-    device = resolve_device(config.device)
     plan = plan_fit(config)
+    device = plan.device
     environment = FitEnvironment(
-        store=str(config.store),
+        store=os.path.abspath(config.store),
         device=str(device),
         versions=versions(),
         notes=tuple(plan.notes),
         store_digest=store_digest(plan.store),
         sampled=sampled(plan.store, plan.test_views.name),
+        command=config.command,
+        folder=None if config.command is None else os.getcwd(),
     )
     if not isinstance(plan.settings.fit, FitDefaults):
         require_possible(plan)
@@ -106,6 +110,8 @@ def fit(config: FitConfig) -> FitResult:
     if run.finished:
         log.info("run %s is finished already; nothing to do", run.path)
         return replace(run.fit_result(), finished_before=True)
+    if plan.automatic and not (run.path / CHECKPOINT).exists():
+        run.say(_chosen(config, plan))
     for note in plan.notes:
         run.say(note)
     with deterministic(device):
@@ -124,6 +130,21 @@ def fit(config: FitConfig) -> FitResult:
     return replace(result, finished_before=False)
 
 
+def _chosen(config: FitConfig, plan: FitPlan) -> str:
+    """Say which preset was chosen, and what it costs."""
+    index = plan.store.index
+    material = Material(
+        streams=plan.streams,
+        classes=len(index.classes),
+        multi_label=index.multi_label,
+        segments=int(np.median(index.length[plan.train])),
+        listed=len(plan.train) + len(plan.validation),
+        videos=len(plan.train),
+        device=plan.device,
+    )
+    return choice_line(plan.settings, config.settings, material)
+
+
 def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device: torch.device) -> FitResult:
     index = plan.store.index
     torch.manual_seed(config.seed)
@@ -135,8 +156,9 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
     data = _training_data(config, plan, device)
     training = Training(head, how, data, run, checkpoint_seconds=config.checkpoint_seconds)
     run.say(
-        f"{config.head} ({config.preset}) on {', '.join(plan.names)}: {len(plan.train)} videos, {how.steps} steps of "
-        f"{how.batch_videos} on {device}, {sum(p.numel() for p in head.parameters()):,} parameters; "
+        f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(plan.train)} videos, "
+        f"{how.steps} steps of {how.batch_videos} on {device}, "
+        f"{sum(p.numel() for p in head.parameters()):,} parameters; "
         f"cubes {data.train.description}" + (f"; continues after step {training.step}" if training.resumed else "")
     )
     training.train()
@@ -160,12 +182,13 @@ def _train(config: FitConfig, plan: FitPlan, how: FitDefaults, run: Run, device:
         streams=plan.names,
         metrics=FitMeasures(validation=measured),
         seconds=training.elapsed(),
-        steps=how.steps,
-        best_step=training.best["step"] if training.best else how.steps,
+        steps=training.step,
+        best_step=training.best["step"] if training.best else training.step,
         selected_by=f"{data.measure} of the first view, ties by lower loss" if training.best else "last step",
+        classes=len(index.classes),
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
-        notes=(*plan.notes, *begun),
+        notes=(*plan.notes, *begun, *([training.stopped_early] if training.stopped_early else [])),
     )
 
 

@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
 from ...heads.contract import FitDefaults, StreamShape
-from ...heads.registry import HeadSettings, resolve_settings
+from ...heads.registry import HeadSettings, default_preset, resolve_settings
 from ..metrics.classification import multi_hot
 from ..runs.identity import FitIdentity
 from ..runs.reload import require_fit, sampled_settings, store_for
-from ..runs.run import Run
+from ..runs.run import CONFIG, Run
+from ..runs.scoring import resolve_device
 from ..runs.seen import ids_digest
 from ..runs.splits import TRAIN, choose_split
 from ..runs.views import ChosenViews, choose_views
+from .choice import Choice, choose_preset, chosen_before
 from .holdout import Holdout, hold_out, require_share
 
 
@@ -38,7 +41,7 @@ class FitConfig:
     streams: tuple[str, ...] | None = None  # None = all of the store
     split: str | None = None  # None = the only one, or the first by name
     views: str | None = None  # the set of the store's views to fit on; None = random crops if there are some
-    preset: str = "paper"
+    preset: str | None = "paper"  # None = by the videos there are and the device, see `choose_preset`
     settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the head's Config or of its fit
     seed: int = 0
     device: str = "auto"
@@ -47,6 +50,7 @@ class FitConfig:
     checkpoint_seconds: float = 60.0
     on: Path | None = None  # of head `svm`: the finished run whose representation it reads
     start: Path | None = None  # the finished run whose weights it starts from, as far as they fit
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -71,6 +75,8 @@ class FitPlan:
     notes: tuple[str, ...]  # what was left out or could not be kept to, one line each
     on: Run | None = None  # of head `svm`: the run whose representation it reads
     start: Run | None = None  # whose weights it starts from
+    device: torch.device
+    automatic: bool = False  # whether the preset was chosen by videos and device
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,7 +94,8 @@ def plan_fit(config: FitConfig) -> FitPlan:
     UsageError
         If the store has not the streams, the split or any training video, or a setting is wrong.
     """
-    settings = resolve_settings(config.head, config.preset, config.settings)
+    resolve_settings(config.head, config.preset or default_preset(config.head), config.settings)  # wrong ones first
+    device = resolve_device(config.device)
     on = None
     if (config.head == "svm") != (config.on is not None):
         raise UsageError(f"Head {config.head!r}: only svm, and svm only, is fitted --on the run of another head.")
@@ -100,11 +107,13 @@ def plan_fit(config: FitConfig) -> FitPlan:
     names = config.streams or tuple(store.stream_names)
     if not names:
         raise UsageError(f"Store {config.store} has no stream yet; run `vidatt extract` first.")
-    settings, sampled = sampled_settings(settings, store)
     shapes = {name: store.stream(name).cube_shape for name in names}
     split = choose_split(store, config.split)
     views, test_views = choose_views(store, config.views, train=True), choose_views(store)
     videos, notes = _training_list(config, store, names, split)
+    choice = _choice(config, len(videos), device)
+    settings = resolve_settings(config.head, choice.preset, {**choice.settings, **config.settings})
+    settings, sampled = sampled_settings(settings, store)
     held: Holdout = hold_out(
         multi_hot(store.index.labels[videos], len(store.index.classes)),
         store.index.groups[videos],
@@ -123,10 +132,23 @@ def plan_fit(config: FitConfig) -> FitPlan:
         notes=(*([sampled] if sampled else []), *_said_of(views, test_views), *notes, held.note),
         on=on,
         start=_start(config, settings),
+        device=device,
+        automatic=choice.automatic,
     )
     if on is not None:
         _require_same_validation(require_fit(on), on.path, ids_digest(store.index.ids[plan.validation]))
     return plan
+
+
+def _choice(config: FitConfig, videos: int, device: torch.device) -> Choice:
+    """Return the preset: the one that is asked for, that of the run which is continued, or one by videos and device."""
+    if config.preset is not None:
+        return Choice(preset=config.preset)
+    before = [path for path in (config.out, config.start) if path is not None and (path / CONFIG).exists()]
+    known = (chosen_before(config.head, Run.open(path)) for path in before)
+    return next((choice for choice in known if choice), None) or choose_preset(
+        config.head, videos=videos, device=device
+    )
 
 
 def _start(config: FitConfig, settings: HeadSettings) -> Run | None:

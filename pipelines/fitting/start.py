@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
+from ...cache.fingerprint import sha256_of
 from ...errors import UsageError
 from ...heads.contract import Head
 from ..runs.reload import require_fit
@@ -66,5 +66,4 @@ def seen_before(plan: FitPlan) -> list[SeenVideos]:
 
 def weights_digest(run: Run) -> str:
     """SHA-256 of a run's weights, checked to be those that it wrote."""
-    with run.verified(WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(run.verified(WEIGHTS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     """Learn the machines of a planned fit, and write weights and validation scores into its run.
 
     C is chosen by cross-validation within the training part; the validation part is scored by machines that never saw
-    it; then (`refit`) the machines are learned again from both parts: there is no step left to choose.
+    it; then (`refit`) the machines are learned again from both parts: there is no step left to choose. On a run, which
+    separates the videos it was fitted on whatever C is, C is chosen on the validation part.
 
     Raises
     ------
@@ -48,13 +49,13 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
     head = _build(plan)
     if not isinstance(how, SvmFit):
         raise UsageError(f"Head {config.head!r} is not fitted by a solver.")
-    hot = multi_hot(index.labels, len(index.classes))
-    videos = np.concatenate([plan.train, plan.validation])
+    hot, videos = multi_hot(index.labels, len(index.classes)), np.concatenate([plan.train, plan.validation])
     n, jobs, length = len(plan.train), _jobs(), head.coefficients.shape[1]
     run.say(
-        f"{config.head} ({config.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} numbers, "
-        f"{machine_count(head.classes, head.form)} machines {head.form} in {jobs} threads"
+        f"{config.head} ({plan.settings.preset}) on {', '.join(plan.names)}: {len(videos)} vectors of {length} "
+        f"numbers, {machine_count(head.classes, head.form)} machines {head.form} in {jobs} threads"
     )
+    again = how.refit and n < len(videos)
     with StopRequest() as stop:
         learning = _Learning(run, stop)
         _learn_codebooks(head, plan, how, seed=config.seed, learning=learning)
@@ -62,17 +63,17 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         head.cpu()
         kernel = gram_matrix(vectors)
         inner = kernel if n == len(videos) else np.ascontiguousarray(kernel[:n, :n])
-        C, rows, note = _choose_C(head, inner, plan, how, hot[plan.train], jobs, config.seed, learning)
-        machines = _solve(head, inner, hot[plan.train], C, jobs, learning)
-        measured = _validated(plan, run, _scores(head, machines, kernel[n:, :n])) if len(plan.validation) else None
-        again = how.refit and n < len(videos)
-        if again:
-            del inner
-            machines = _solve(head, kernel, hot[videos], C, jobs, learning)
+        total = (_tries(plan, how) + 1 + again) * machine_count(head.classes, head.form)
+        with Progress("solve", total, unit="machine") as learning.progress:
+            C, rows, note = _choose_C(head, kernel, inner, plan, how, hot, jobs, config.seed, learning)
+            machines = _solve(head, inner, hot[plan.train], C, jobs, learning)
+            measured = _validated(plan, run, _scores(head, machines, kernel[n:, :n])) if len(plan.validation) else None
+            if again:
+                del inner
+                machines = _solve(head, kernel, hot[videos], C, jobs, learning)
     head.coefficients.copy_(torch.from_numpy(machines.coefficients(vectors if again else vectors[:n])))
     head.intercepts.copy_(torch.from_numpy(machines.intercepts))
     run.write_weights(head.state_dict())
-    learned = "the weights are learned from both parts" if again else "the weights are learned from the training part"
     return FitResult(
         run=str(run.path),
         head=config.head,
@@ -82,10 +83,22 @@ def fit_svm(config: FitConfig, plan: FitPlan, how: FitSettings, run: Run, device
         selected_by=note,
         C=C,
         cross_validation=rows or None,
+        classes=len(index.classes),
         train_videos=len(plan.train),
         validation_videos=len(plan.validation),
-        notes=(*plan.notes, f"validation figures are of machines that never saw it; {learned}"),
+        notes=(*plan.notes, _note(plan, rows, again=again)),
     )
+
+
+def _tries(plan: FitPlan, how: SvmFit) -> int:
+    """Return how often all machines are learned before C is chosen."""
+    return 0 if how.C is not None else len(how.grid) * (how.folds if plan.on is None else 1)
+
+
+def _note(plan: FitPlan, rows: tuple[CrossValidation, ...], *, again: bool) -> str:
+    chosen = ", but C was chosen by them" if rows and plan.on is not None else ""
+    parts = "both parts" if again else "the training part"
+    return f"validation figures are of machines that never saw it{chosen}; the weights are learned from {parts}"
 
 
 def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:
@@ -99,6 +112,8 @@ def _validated(plan: FitPlan, run: Run, scores: np.ndarray) -> Measures:
 
 class _Learning:
     """The run that is being learned, and whether it is asked to stop."""
+
+    progress: Progress  # of the machines
 
     def __init__(self, run: Run, stop: StopRequest) -> None:
         self.run, self.stop = run, stop
@@ -120,6 +135,11 @@ def _jobs() -> int:
 def require_possible(plan: FitPlan) -> None:
     """Refuse a planned fit that cannot be, before anything is written; see `fit_svm`."""
     head = _build(plan)
+    if plan.on is not None and not len(plan.validation) and getattr(plan.settings.fit, "C", None) is None:
+        raise UsageError(
+            f"Run {plan.on.path} was fitted on all videos of its training list, and C must be chosen on others: give "
+            "one, such as --set C=1."
+        )
     machines, length = head.coefficients.shape
     require_memory(len(plan.train) + len(plan.validation), length, machines)
 
@@ -254,6 +274,7 @@ def _learn_codebook(plan: FitPlan, how: SvmFit, number: int, *, seed: int, learn
 def _choose_C(
     head: EncodedSvm | SvmOn,
     kernel: np.ndarray,
+    inner: np.ndarray,
     plan: FitPlan,
     how: SvmFit,
     hot: np.ndarray,
@@ -261,14 +282,46 @@ def _choose_C(
     seed: int,
     learning: _Learning,
 ) -> tuple[float, tuple[CrossValidation, ...], str]:
-    """Return C, what was measured for each that was tried, and what it was chosen by in words."""
+    """Return C, what was measured for each that was tried, and what it was chosen by in words.
+
+    Parameters
+    ----------
+    kernel : [n + m, n + m] of the training videos, then the validation videos
+    inner : [n, n] of the training videos
+    hot : [videos, N] of the store
+    """
     if how.C is not None:
         return how.C, (), "C was given"
-    rows, note = _cross_validate(head, kernel, plan, how, hot, jobs, seed, learning)
+    if plan.on is None:
+        rows, note = _cross_validate(head, inner, plan, how, hot[plan.train], jobs, seed, learning)
+    else:
+        rows, note = _try_on_validation(head, kernel, inner, plan, how, hot, jobs, learning)
     C = max(rows, key=lambda row: row.measure).C  # the first of equals: the smallest
     told = ", ".join(f"C={row.C:g} {row.measure:.4f}" for row in rows)
     learning.run.say(f"{note}: {told}; C={C:g} is taken")
     return C, rows, note
+
+
+def _try_on_validation(
+    head: EncodedSvm | SvmOn, kernel: np.ndarray, inner: np.ndarray, plan: FitPlan, how: SvmFit, hot: np.ndarray,
+    jobs: int, learning: _Learning,
+) -> tuple[tuple[CrossValidation, ...], str]:  # fmt: skip
+    """Return the measure of the validation scores for each C, and what was done in words."""
+    n = len(plan.train)
+    scores = [_scores(head, _solve(head, inner, hot[plan.train], C, jobs, learning), kernel[n:, :n]) for C in how.grid]
+    rows, name = _measured(how, scores, hot[plan.validation], multi_label=plan.store.index.multi_label)
+    return rows, f"C by {name} of the validation scores, whose videos the head was not fitted on"
+
+
+def _measured(
+    how: SvmFit, scores: Sequence[np.ndarray], hot: np.ndarray, *, multi_label: bool
+) -> tuple[tuple[CrossValidation, ...], str]:
+    """Return the measure of the scores [n, N] by each C, and its name."""
+    if multi_label:
+        measure, name = [mean_average_precision(s, hot) for s in scores], "map"
+    else:
+        measure, name = [top_k(s, hot, 1) for s in scores], "top1"
+    return tuple(CrossValidation(C=C, measure=m) for C, m in zip(how.grid, measure, strict=True)), name
 
 
 def _cross_validate(
@@ -292,24 +345,18 @@ def _cross_validate(
         for number, C in enumerate(how.grid):
             machines = _solve(head, part, hot[inside], C, jobs, learning)
             scores[number, outside] = _scores(head, machines, kernel[np.ix_(outside, inside)])
-    if index.multi_label:
-        measure, name = [mean_average_precision(s, hot) for s in scores], "map"
-    else:
-        measure, name = [top_k(s, hot, 1) for s in scores], "top1"
-    rows = tuple(CrossValidation(C=C, measure=m) for C, m in zip(how.grid, measure, strict=True))
+    rows, name = _measured(how, list(scores), hot, multi_label=index.multi_label)
     return rows, f"C by {name} of out-of-fold scores, {note}"
 
 
 def _solve(
     head: EncodedSvm | SvmOn, kernel: np.ndarray, hot: np.ndarray, C: float, jobs: int, learning: _Learning
 ) -> Machines:
-    with Progress(f"C={C:g}", machine_count(head.classes, head.form), unit="machine") as progress:
+    def solved() -> None:
+        learning.progress.advance(f"C={C:g}")
+        learning.pause()
 
-        def solved() -> None:
-            progress.advance()
-            learning.pause()
-
-        return solve(kernel, hot, form=head.form, C=C, jobs=jobs, solved=solved)
+    return solve(kernel, hot, form=head.form, C=C, jobs=jobs, solved=solved)
 
 
 def _scores(head: EncodedSvm | SvmOn, machines: Machines, kernel: np.ndarray) -> np.ndarray:

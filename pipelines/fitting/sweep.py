@@ -27,7 +27,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ...cache.store import Store
 from ...errors import InterruptedRunError, UsageError, VidattError, nearest_key_error
-from ...heads.registry import resolve_settings
+from ...heads.registry import default_preset, resolve_settings
 from ..jobs.allotment import given_cores
 from ..jobs.place import find_place, parse_slice
 from ..metrics.classification import Measures
@@ -187,7 +187,7 @@ def members(config: SweepConfig) -> list[Member]:
             streams=streams,
             settings={**base.settings, **own},
         )
-        resolve_settings(chosen.head, chosen.preset, chosen.settings)
+        resolve_settings(chosen.head, chosen.preset or default_preset(chosen.head), chosen.settings)
         for split, seed in itertools.product(splits, range(base.seed, base.seed + (config.seeds or 1))):
             named = dict(setting)
             named |= {} if config.splits is None else {"split": str(split)}
@@ -200,6 +200,13 @@ def members(config: SweepConfig) -> list[Member]:
     return list(found.values())
 
 
+def _require_complete(base: FitConfig, wanted: Sequence[Member]) -> None:
+    """Refuse a sweep one of whose fits would find a stream unfinished: all shards are asked for, or nothing begins."""
+    store = Store.open(base.store)
+    for name in sorted({name for member in wanted for name in member.fit.streams or store.stream_names}):
+        store.usable([name])
+
+
 def sweep(config: SweepConfig) -> SweepResult:
     """Run all fits and evaluations, or those of my slice, but for those that are finished already; summarise them.
 
@@ -207,12 +214,14 @@ def sweep(config: SweepConfig) -> SweepResult:
     ------
     InterruptedRunError
         After SIGTERM, SIGUSR1 or Ctrl-C, when the fits in work have written checkpoints; the same call continues.
-    UsageError
-        If a setting is wrong; nothing has begun then.
+    UsageError, ShardMissingError
+        If a setting is wrong, or a stream is not complete; nothing has begun then.
     """
     started = time.monotonic()
     place = find_place(config.slice, os.environ)
-    wanted = members(config)[place.index :: place.count]
+    wanted = members(config)
+    _require_complete(config.fit, wanted)
+    wanted = wanted[place.index :: place.count]
     if place.source:
         log.info("%s", place)
     jobs = max(1, min(config.jobs, len(wanted)))

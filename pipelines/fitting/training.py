@@ -17,13 +17,19 @@ from torch import Tensor
 from ...cache.batches import Batch, Batches
 from ...errors import InterruptedRunError, NotFiniteError, RefusedError
 from ...heads.contract import FitDefaults, Head
+from ..durations import rough_text
 from ..metrics.classification import mean_average_precision, top_k
-from ..runs.progress import Progress
+from ..runs.progress import LOG_SECONDS, Progress
 from ..runs.run import CHECKPOINT, Run
 from ..runs.scoring import score_view
 from ..runs.signals import StopRequest
 
 log = logging.getLogger(__name__)
+
+ROW_SECONDS = 60.0
+"""The history gets a row at least so often, however slow the steps are."""
+FIRST_STEPS, FIRST_SECONDS = 3, 5.0
+"""So many steps, and so much time, before the time that is left is told, if that is longer."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,12 +69,15 @@ class Training:
         self.plateau = Plateau(fit.factor, fit.patience)
         self.loss_sum, self.loss_steps = 0.0, 0  # since the last row of the history
         self.logged: dict[str, float] = {}  # of the last step before a row: means of `head.logged`
+        self._row_due = False  # whether the step just done gets a row in the history
         self.seconds = 0.0  # of earlier processes
         self.resumed = self._resume()
-        self._started = self._saved = time.monotonic()
+        self._first = self.step  # of this process
+        self._left_told = False
+        self._started = self._saved = self._row_at = time.monotonic()
 
     def train(self) -> None:
-        """Run to the last step and leave the best weights in the head.
+        """Run to the last step, or until validation has not improved for long, and leave the best weights in the head.
 
         Raises
         ------
@@ -79,12 +88,16 @@ class Training:
         """
         left = self.fit.steps - self.step
         name = f"fit {self.run.path.name}"
-        with StopRequest() as stop, Progress(name, left, unit="step") as progress, closing(self._batches()) as batches:
+        progress = Progress(name, left, unit="step", first_seconds=LOG_SECONDS)  # what is left is told before
+        with StopRequest() as stop, progress, closing(self._batches()) as batches:
             for batch in batches:
                 loss = self._step(batch)
                 progress.advance(f"loss {loss:.4f}")
                 if self._tells():
                     self._validate()
+                elif self._row_due:
+                    self._add_row({})
+                self._tell_left()
                 if stop.name:
                     self._save()
                     raise InterruptedRunError(
@@ -93,8 +106,35 @@ class Training:
                     )
                 if time.monotonic() - self._saved >= self.checkpoint_seconds:
                     self._save()
+        if self.stopped_early:
+            self.run.say(f"{self.stopped_early}; the weights of that step are kept")
         if self.best:
             self.head.load_state_dict(self.best["weights"])
+
+    @property
+    def stopped_early(self) -> str | None:
+        """Why the fit ends before its last step; None if it does not. By the history alone, so also when resumed."""
+        if self.fit.early_stopping is None or self.best is None or self.step >= self.fit.steps:
+            return None
+        since = [row for row in self.history if row["validation_loss"] is not None and row["step"] > self.best["step"]]
+        if len(since) < self.fit.early_stopping:
+            return None
+        return (
+            f"stopped early at step {self.step} of {self.fit.steps}: {len(since)} validations without a better one "
+            f"since step {self.best['step']}"
+        )
+
+    def _tell_left(self) -> None:
+        """Say once how long the rest will take, by the steps of this process."""
+        done, seconds = self.step - self._first, time.monotonic() - self._started
+        if self._left_told or done < FIRST_STEPS or seconds < FIRST_SECONDS or self.step >= self.fit.steps:
+            return
+        self._left_told = True
+        left = (self.fit.steps - self.step) * seconds / done
+        if left < FIRST_SECONDS:
+            return
+        sooner = "; sooner if it stops early" if self.fit.early_stopping else ""
+        self.run.say(f"about {rough_text(left)} left, by the first {done} steps ({seconds / done:.2g} s each){sooner}")
 
     def elapsed(self) -> float:
         """Seconds of training, those before an interruption included."""
@@ -103,12 +143,12 @@ class Training:
     def _batches(self) -> Generator[Batch]:
         """The batches of the steps that are left; a resumed epoch goes on where it stopped."""
         length = len(self.data.train)
-        while self.step < self.fit.steps:
+        while self.step < self.fit.steps and not self.stopped_early:
             done = self.step % length
             for number, batch in enumerate(self.data.train.epoch(self.step // length)):
                 if number >= done:
                     yield batch
-                if self.step >= self.fit.steps:
+                if self.step >= self.fit.steps or self.stopped_early:
                     return
 
     def _step(self, batch: Batch) -> float:
@@ -127,14 +167,15 @@ class Training:
         self.optimiser.step()
         self.step += 1
         self.loss_sum, self.loss_steps = self.loss_sum + value, self.loss_steps + 1
-        self.logged = {
-            name: output.parts[name].detach()[batch.valid].mean().item() if self._tells() else 0.0
+        self._row_due = self._tells() or time.monotonic() - self._row_at >= ROW_SECONDS
+        self.logged = {  # only where a row follows is it worth waiting for the device
+            name: output.parts[name].detach()[batch.valid].mean().item() if self._row_due else 0.0
             for name in self.head.logged
         }
         return value
 
     def _tells(self) -> bool:
-        """Whether a row of the history follows this step: only then is it worth waiting for the device."""
+        """Whether a validation follows this step."""
         return self.step % self.fit.validate_every == 0 or self.step == self.fit.steps
 
     def _why_not_finite(self, batch: Batch, value: float, rate: float) -> str:
@@ -152,18 +193,26 @@ class Training:
         )
 
     def _validate(self) -> None:
-        rate = self.optimiser.param_groups[0]["lr"]
-        row: dict[str, Any] = {"step": self.step, "lr": rate, "train_loss": self.loss_sum / max(1, self.loss_steps)}
-        row |= {"validation_loss": None, "top1": None, "map": None, **self.logged}
-        row["seconds"] = round(self.elapsed(), 3)
-        self.loss_sum, self.loss_steps = 0.0, 0
+        measured: dict[str, float | None] = {}
         if self.data.validation:
             scores = score_view(self.head, self.data.validation, self.data.validation_videos, self.data.targets)
-            row["validation_loss"] = scores.loss
-            row["top1"] = top_k(scores.probabilities, self.data.hot, 1)
+            measured = {"validation_loss": scores.loss, "top1": top_k(scores.probabilities, self.data.hot, 1)}
             if self.data.measure == "map":
-                row["map"] = mean_average_precision(scores.probabilities, self.data.hot)
+                measured["map"] = mean_average_precision(scores.probabilities, self.data.hot)
+        row = self._add_row(measured)
+        self.loss_sum, self.loss_steps = 0.0, 0
+        if measured:
             self._keep_best(row)
+        if self.fit.schedule == "plateau":
+            self.plateau.see(row["train_loss"] if row["validation_loss"] is None else row["validation_loss"])
+
+    def _add_row(self, measured: dict[str, float | None]) -> dict[str, Any]:
+        """Put a row into the history, with what a validation measured; the loss is the mean since the last one."""
+        rate = self.optimiser.param_groups[0]["lr"]
+        row: dict[str, Any] = {"step": self.step, "lr": rate, "train_loss": self.loss_sum / max(1, self.loss_steps)}
+        row |= {"validation_loss": None, "top1": None, "map": None, **self.logged, **measured}
+        row["seconds"] = round(self.elapsed(), 3)
+        self._row_at = time.monotonic()
         self.history.append(row)
         self.run.write_history(self.history)
         told = [
@@ -172,8 +221,7 @@ class Training:
             if row[key] is not None
         ]
         self.run.say(f"step {self.step} of {self.fit.steps}: {', '.join(told)}, learning rate {rate:.3g}")
-        if self.fit.schedule == "plateau":
-            self.plateau.see(row["train_loss"] if row["validation_loss"] is None else row["validation_loss"])
+        return row
 
     def _keep_best(self, row: dict[str, Any]) -> None:
         measure, loss = row[self.data.measure], row["validation_loss"]

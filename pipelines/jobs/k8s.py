@@ -12,7 +12,7 @@ from typing import Any
 from ...errors import UsageError
 from ..record import Record
 from .place import COUNT
-from .work import checked
+from .work import checked, require_forms, require_least
 
 _NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _FORMS = {
@@ -48,14 +48,8 @@ class KubernetesConfig:
     grace_seconds: int = 120  # to finish what is in work when a pod is to go
 
     def __post_init__(self) -> None:
-        for name, least in (("tasks", 1), ("at_once", 1), ("gpus", 0), ("retries", 0), ("grace_seconds", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} of a Kubernetes job is {value}: must be {least} or more.")
-        for name, (pattern, form) in _FORMS.items():
-            value = getattr(self, name)
-            if value is not None and not re.fullmatch(pattern, value, re.ASCII):
-                raise UsageError(f"--{name.replace('_', '-')} {value!r}: write {form}.")
+        require_least(self, "Kubernetes", {"tasks": 1, "at_once": 1, "gpus": 0, "retries": 0, "grace_seconds": 1})
+        require_forms(self, _FORMS)
         checked((self.image, *self.claims.values()))
         if not self.image or self.image != self.image.strip():
             raise UsageError(f"--image {self.image!r}: write the name of an image that holds vidatt.")

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...errors import UsageError, VidattError
 from ..record import Record
 from .place import COUNT
-from .work import PROGRAM, Work, checked
+from .work import PROGRAM, Work, checked, require_forms, require_least
 
 LATE_SECONDS = 15
 """So long before the time is up, a task that is still finishing goes back to the queue as it is."""
@@ -50,7 +50,7 @@ fi
 exit "$code"
 """
 
-_PATTERNS = {
+_FORMS = {
     "gpus": (r"([A-Za-z][\w.-]*:)?\d+", "a number such as 1, or TYPE:NUMBER such as a100:1"),
     "memory": (r"\d+[KMGT]?", "a number with K, M, G or T, such as 32G"),
     "time": (r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", "minutes, H:MM:SS or D-HH:MM:SS, such as 12:00:00"),
@@ -84,14 +84,8 @@ class SlurmConfig:
     options: tuple[str, ...] = ()  # more of sbatch's own, such as --constraint=a100
 
     def __post_init__(self) -> None:
-        for name, least in (("tasks", 1), ("at_once", 1), ("cpus", 1), ("grace_seconds", 30), ("restarts", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"{name} of a Slurm job is {value}: must be {least} or more.")
-        for name, (pattern, form) in _PATTERNS.items():
-            value = getattr(self, name)
-            if value is not None and not re.fullmatch(pattern, value, re.ASCII):
-                raise UsageError(f"--{name} {value!r}: write {form}.")
+        require_least(self, "Slurm", {"tasks": 1, "at_once": 1, "cpus": 1, "grace_seconds": 30, "restarts": 0})
+        require_forms(self, _FORMS)
         checked((*self.setup, *self.options, str(self.logs)))
         if odd := [option for option in self.options if not option.startswith("-")]:
             raise UsageError(f"--sbatch {odd[0]!r}: write an option of sbatch, such as --sbatch=--constraint=a100.")

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,3 +105,35 @@ def checked(texts: Iterable[str]) -> tuple[str, ...]:
                 "hold; rename it, or use a link with another name."
             )
     return texts
+
+
+def require_least(config: object, scheduler: str, least: Mapping[str, int]) -> None:
+    """Refuse a setting below its least value; None is left to the scheduler.
+
+    Raises
+    ------
+    UsageError
+        If one is below.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise UsageError(f"{name} of a {scheduler} job is {value}: must be {bound} or more.")
+
+
+def require_forms(config: object, forms: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse a setting that is not of its form; None is left to the scheduler.
+
+    Parameters
+    ----------
+    forms : setting -> pattern, and the form in words
+
+    Raises
+    ------
+    UsageError
+        If one is not.
+    """
+    for name, (pattern, form) in forms.items():
+        value = getattr(config, name)
+        if value is not None and not re.fullmatch(pattern, value, re.ASCII):
+            raise UsageError(f"--{name.replace('_', '-')} {value!r}: write {form}.")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,38 +12,30 @@ import numpy as np
 from ...cache.store import Store
 from ...errors import UnknownNameError, UsageError
 from ..metrics.detection import AMBIGUOUS, MEASURES, DetectionMeasures, Intervals, detection_summary
-from ..runs.attention import VideoAttention, attention
+from ..record import OPTIONAL
+from ..runs.attention import VideoAttention
 from ..runs.run import Run
-from ..runs.views import central_view
 from .proposals import (
     PROPOSAL_RULES,
-    ClassifiedRule,
     Proposals,
     Rule,
     StanRule,
     UntrimmedNetRule,
     WhereAndWhenRule,
-    normalised,
+    attention_scores,
     proposal_seconds,
-    segment_bounds,
     stan_proposals,
     untrimmednet_proposals,
     where_and_when_proposals,
 )
-from .reading import Reading, ReadingConfig, ReadingResult, open_reading
+from .reading import ReadingConfig, ReadingResult
 from .rules import read_rule
-from .segment_scores import SegmentClassifier, scores_of, segment_classifier
-from .submission import write_thumos14
+from .segment_scores import SegmentClassifier
+from .sources import Source, average, open_sources
+from .submission import submission_classes, write_thumos14
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Overlaps at which both measures are taken, so that they can stand side by side."""
-THUMOS14_IDS = {
-    "BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21, "CliffDiving": 22,
-    "CricketBowling": 23, "CricketShot": 24, "Diving": 26, "FrisbeeCatch": 31, "GolfSwing": 33, "HammerThrow": 36,
-    "HighJump": 40, "JavelinThrow": 45, "LongJump": 51, "PoleVault": 68, "Shotput": 79, "SoccerPenalty": 85,
-    "TennisSwing": 92, "ThrowDiscus": 93, "VolleyballSpiking": 97,
-}  # fmt: skip
-"""The 20 classes of THUMOS14's detection task by their official ids: 1-based places among the 101 classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +43,13 @@ class DetectConfig(ReadingConfig):
     """What `detect` is asked for."""
 
     rule: str | None = None  # of `PROPOSAL_RULES`; None = by what the head gives, see `choose_rule`
+    others: tuple[Path, ...] = ()  # runs whose verdicts on the same segments are averaged with those of `run`
+
+    def __post_init__(self) -> None:
+        if self.rule is not None and self.rule not in PROPOSAL_RULES:
+            raise UnknownNameError("rule", self.rule, PROPOSAL_RULES)
+        if self.others and self.out is None:
+            raise UsageError("The proposals of several runs belong to none of them: say with --out where they go.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +65,7 @@ class DetectionResult(ReadingResult):
     class_ids: Mapping[str, str]  # class by its id in the file
     measures: Mapping[str, DetectionMeasures] | None  # by rule; None: no true interval of these videos is known
     notes: tuple[str, ...]
+    runs: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)  # where several are averaged
 
 
 def detect(config: DetectConfig) -> DetectionResult:
@@ -74,67 +74,75 @@ def detect(config: DetectConfig) -> DetectionResult:
     Raises
     ------
     UsageError
-        If the run is unfinished or weighs no segments, a setting is wrong, or the store has no times.
+        If a run is unfinished or weighs no segments, a setting is wrong, or the store has no times.
     RefusedError
-        As `evaluate`; if class scores of segments are to be learned from a store that the run was not fitted on.
+        As `evaluate`; if class scores of segments are to be learned from a store that the run was not fitted on; if
+        several runs have not the same classes, split, videos and segments.
     """
-    if config.rule is not None and config.rule not in PROPOSAL_RULES:
-        raise UnknownNameError("rule", config.rule, PROPOSAL_RULES)
-    reading = open_reading(config)
-    store, videos = reading.store, reading.chosen.videos
-    view = central_view(store)
-    look = partial(attention, config.run, store_path=store.path, view=view, device=config.device, with_segments=True)
-    first = next(look(videos=[int(videos[0])]))
-    name = config.rule or choose_rule(first)
-    rule: Rule = read_rule(PROPOSAL_RULES, name, config.settings)
-    _require_attention(reading.substitute(first), rule, reading.run)
+    sources = open_sources(config, config.others)
+    reading = sources[0].reading
+    store = reading.store
+    chosen = config.rule or ("stan" if all(choose_rule(s.first) == "stan" for s in sources) else "where-and-when")
+    rule: Rule = read_rule(PROPOSAL_RULES, chosen, config.settings)
+    for source in sources:
+        _require_attention(source.reading.substitute(source.first), rule, source.reading.run)
     if isinstance(rule, UntrimmedNetRule) and config.attention != "head":
         raise UsageError(f"--attention {config.attention}: rule untrimmednet reads no attention, nothing would change.")
+    rows = np.arange(len(reading.chosen.videos))
     if rule.annotated_only:
-        videos = _annotated(store, videos)
-    classifier, said = None, "of the video"
-    if isinstance(rule, ClassifiedRule):
-        classifier, said = _class_scores(reading.run, store, first, rule, view=view, device=config.device)
-    class_ids, emitted = submission_classes(store)
-    detections, highest = _found(look(videos=videos.tolist()), reading, rule, classifier, emitted)
-    out = reading.out("detections", name, ".txt")
+        rows = _annotated(store, reading.chosen.videos)
+    videos = reading.chosen.videos[rows]
+    class_ids, emitted = submission_classes(store.plan.dataset, store.index)
+    scores = [source.class_scores(rule) for source in sources]
+    detections, highest = _found(sources, rows, rule, [classifier for classifier, _ in scores], emitted)
+    out = reading.out("detections", chosen, ".txt")
     write_thumos14(out, detections, class_ids, note=reading.chosen.note)
+    said = " and ".join(dict.fromkeys(text for _, text in scores))
     result = DetectionResult(
         **vars(reading.said(len(videos))),
-        rule=name,
+        rule=chosen,
         settings=asdict(rule),
-        class_scores=said,
+        class_scores=said if len(sources) == 1 else f"{said}, averaged over {len(sources)} runs",
         out=str(out),
         proposals=len(detections),
         videos_with_proposals=len(np.unique(detections.videos)),
         class_ids={str(class_ids[label]): store.index.classes[label] for label in emitted},
         measures=_measured(store, videos, detections, emitted),
         notes=tuple(_notes(rule, highest)),
+        runs=tuple(str(source.reading.config.run) for source in sources) if config.others else None,
     )
-    return reading.keep("detections", name, result)
+    return result if config.others else reading.keep("detections", chosen, result)
 
 
 def _found(
-    looks: Iterable[VideoAttention],
-    reading: Reading,
+    sources: Sequence[Source],
+    rows: np.ndarray,
     rule: Rule,
-    classifier: SegmentClassifier | None,
+    classifiers: Sequence[SegmentClassifier | None],
     emitted: np.ndarray,
 ) -> tuple[Intervals, float]:
-    """Return the proposals of all videos in seconds, and the highest attention score on the scale of STAN's rule."""
-    times = _Times(reading.store, reading.identity.stream_names[0])
+    """Return the proposals of all videos in seconds, and the highest attention score on the scale of STAN's rule.
+
+    Parameters
+    ----------
+    rows : [n] of the sources' videos, which are the same ones in each
+    """
     ids: list[str] = []
     spans, labels, scores = [np.empty((0, 2))], [np.empty(0, np.int64)], [np.empty(0)]
     highest = -np.inf
-    for video in looks:
-        looked = reading.substitute(video)
+    looks = [
+        source.read(source.reading.chosen.videos[rows].tolist(), rule, classifier)
+        for source, classifier in zip(sources, classifiers, strict=True)
+    ]
+    for videos in zip(*looks, strict=True):
+        looked = average(sources, videos, rule)
         if isinstance(rule, StanRule) and looked.temporal_raw is not None:
-            highest = max(highest, float(normalised(looked.temporal_raw, rule.normalise_k).max()))
-        found = propose(looked, rule, classifier)
-        seconds = proposal_seconds(found, times.bounds(video.position, len(video.temporal)))
+            highest = max(highest, float(attention_scores(looked.temporal_raw, rule).max()))
+        found = propose(looked, rule)
+        seconds = proposal_seconds(found, sources[0].times.bounds(looked.position, len(looked.temporal)))
         # of the segments of a short video that start at the same frame, all but the last own no time
         kept = (seconds[:, 1] > seconds[:, 0]) & np.isin(found.labels, emitted)
-        ids += [video.id] * int(kept.sum())
+        ids += [looked.id] * int(kept.sum())
         spans.append(seconds[kept])
         labels.append(found.labels[kept])
         scores.append(found.scores[kept])
@@ -153,53 +161,17 @@ def choose_rule(video: VideoAttention) -> str:
     return "stan" if of_segments and video.temporal_raw is not None else "where-and-when"
 
 
-def propose(video: VideoAttention, rule: Rule, classifier: SegmentClassifier | None) -> Proposals:
-    """Return the proposals of one video by a rule."""
+def propose(video: VideoAttention, rule: Rule) -> Proposals:
+    """Return the proposals of one video by a rule; where it reads class scores, they are those of the segments."""
     if isinstance(rule, WhereAndWhenRule):
         return where_and_when_proposals(video.temporal, video.probabilities, rule)
-    scores = scores_of(video, classifier)
+    if video.segment_probabilities is None:
+        raise ValueError("this rule reads class scores of segments")
     if isinstance(rule, UntrimmedNetRule):
-        return untrimmednet_proposals(scores, video.probabilities, rule)
+        return untrimmednet_proposals(video.segment_probabilities, video.probabilities, rule)
     if video.temporal_raw is None:
         raise ValueError("STAN's rule reads attention scores before the softmax")
-    return stan_proposals(video.temporal_raw, scores, rule)
-
-
-def submission_classes(store: Store) -> tuple[list[int], np.ndarray]:
-    """Return the id of each class in a submission file, and the labels of the classes that go into it, ascending.
-
-    Ids are 1-based class indices; those of THUMOS14's detection task are the official ones, which for its 101 classes
-    is the same. Only the 20 classes of that task go in; of another dataset those that have true intervals, or all.
-    """
-    classes, known = store.index.classes, store.index.interval_label
-    ids = list(range(1, len(classes) + 1))
-    if store.plan.dataset == "thumos14":
-        ids = [THUMOS14_IDS.get(name, id) for id, name in zip(ids, classes, strict=True)]
-        return ids, np.flatnonzero([name in THUMOS14_IDS for name in classes])
-    labels = np.unique(known[known != AMBIGUOUS])
-    return ids, labels if len(labels) else np.arange(len(classes))
-
-
-class _Times:
-    """The stretches that the segments of a store's videos stand for."""
-
-    def __init__(self, store: Store, stream: str) -> None:
-        self._store, self._stream = store, store.stream(stream)
-        self._reader = self._stream.reader()
-
-    def bounds(self, position: int, segments: int) -> np.ndarray:
-        """Return start and stop of each of the first `segments` segments of a video, [T, 2] seconds."""
-        outcome = self._stream.outcome(position)
-        try:
-            return segment_bounds(
-                self._reader.frames(position)[:segments],
-                self._reader.seconds(position)[:segments],
-                fps=outcome.fps,
-                frame_count=outcome.decoded_frames,
-                stop=float(self._store.index.span_seconds[position, 1]),
-            )
-        except UsageError as error:
-            raise UsageError(f"Video {self._store.index.ids[position]!r} of {self._store.path} {error}.") from None
+    return stan_proposals(video.temporal_raw, video.segment_probabilities, rule)
 
 
 def _require_attention(video: VideoAttention, rule: Rule, run: Run) -> None:
@@ -220,21 +192,9 @@ def _require_attention(video: VideoAttention, rule: Rule, run: Run) -> None:
         raise UsageError(f"Run {run.path}: head {head!r} weighs all segments alike; {floor}.")
 
 
-def _class_scores(
-    run: Run, store: Store, video: VideoAttention, rule: ClassifiedRule, *, view: int, device: str
-) -> tuple[SegmentClassifier | None, str]:
-    """Return the classifier of segments if the head needs one, and where class scores come from."""
-    if video.segment_probabilities is not None:
-        return None, "of the segments, by the head"
-    if video.segments is None:
-        return None, "of the video, the same for all its segments"
-    C, most = rule.classifier_C, rule.classifier_segments
-    classifier = segment_classifier(run, store, C=C, segments=most, view=view, device=device)
-    return classifier, "of the segments, by a linear classifier learned from the labels of the training videos"
-
-
 def _annotated(store: Store, videos: np.ndarray) -> np.ndarray:
-    kept = videos[np.isin(videos, store.index.interval_video)]
+    """Return the rows of videos with true intervals."""
+    kept = np.flatnonzero(np.isin(videos, store.index.interval_video))
     if not len(kept):
         raise UsageError(
             f"Setting annotated_only=true: {store.path} knows no true interval of these {len(videos)} videos; "

@@ -14,17 +14,14 @@ from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
 from ...heads.registry import HEADS
-from ..metrics.localisation import Boxes, frame_ap, frame_hit
-from ..record import Record
+from ..metrics.localisation import Boxes, LocationMeasures, location_measures
 from ..runs.attention import VideoAttention, attention
 from ..runs.views import central_view, shows_centre
+from .box_files import COLUMNS
 from .boxes import BOX_RULES, ThresholdRule, boxes_of, out_of_region
 from .reading import ReadingConfig, ReadingResult, open_reading
 from .rules import read_rule
 from .truth import BoxTruth
-
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
-COLUMNS = ("video", "frame", "x1", "y1", "x2", "y2", "class", "confidence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +40,6 @@ class Located:
     boxes: np.ndarray  # [n, 4] x1, y1, x2, y2 in pixels of the upright frame; NaN = no box
     label: int  # the video's likeliest class
     confidences: np.ndarray  # [n] float64, 0..1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassBoxes(Record):
-    """One class of the true boxes."""
-
-    name: str
-    frames: int  # with a true box of it
-    ap: tuple[float, ...]  # by threshold
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocationMeasures(Record):
-    """Boxes in sampled frames, measured."""
-
-    videos: int
-    frames: int  # with a true box
-    true_boxes: int
-    frames_without: int  # sampled frames of these videos in which there is none
-    thresholds: tuple[float, ...]
-    frame_hit: tuple[float, ...]  # by threshold; so frame_map
-    frame_map: tuple[float, ...]
-    classes: int
-    per_class: tuple[ClassBoxes, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,31 +225,6 @@ def _measured(store: Store, found: list[Located], place: _Place) -> LocationMeas
     if not hits:
         return None
     sampled = sum(len(located.frames) for located in judged)
-    return _figures(true.together(), said.together(), hits, index.classes, videos=len(judged), sampled=sampled)
-
-
-def _figures(
-    truth: Boxes, detections: Boxes, hits: list[tuple[np.ndarray, np.ndarray]], names: Sequence[str], *,
-    videos: int, sampled: int,
-) -> LocationMeasures:  # fmt: skip
-    labels = np.unique(truth.labels)
-    ap = frame_ap(truth, detections, labels=labels.tolist(), thresholds=THRESHOLDS)
-    hit = frame_hit(np.array([h for h, _ in hits]), np.array([t for _, t in hits]), thresholds=THRESHOLDS)
-    return LocationMeasures(
-        videos=videos,
-        frames=len(hits),
-        true_boxes=len(truth),
-        frames_without=sampled - len(hits),
-        thresholds=THRESHOLDS,
-        frame_hit=tuple(hit.tolist()),
-        frame_map=tuple(ap.mean(axis=1).tolist()),
-        classes=len(labels),
-        per_class=tuple(
-            ClassBoxes(
-                name=names[label],
-                frames=len(np.unique(truth.frames[truth.labels == label])),
-                ap=tuple(ap[:, column].tolist()),
-            )
-            for column, label in enumerate(labels.tolist())
-        ),
+    return location_measures(
+        true.together(), said.together(), hits, index.classes, videos=len(judged), frames_without=sampled - len(hits)
     )

@@ -12,7 +12,20 @@ from ...heads.contract import require_choice, require_range
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifiedRule:
+class ProposalRule:
+    """What all rules share."""
+
+    annotated_only: bool = False  # look only at videos with true intervals, as some published results do
+    smooth: int = 1  # segments over which each track that the rule thresholds is averaged first; see `smoothed`
+    bridge: int = 0  # segments that a gap may have which is closed; see `groups`
+
+    def __post_init__(self) -> None:
+        require_range(self, "smooth", least=1)
+        require_range(self, "bridge", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifiedRule(ProposalRule):
     """What rules share that need a class score for each segment.
 
     The two fields are of the linear classifier on a head's segments (`segment_scores.py`); a head that classifies its
@@ -21,9 +34,9 @@ class ClassifiedRule:
 
     classifier_C: float = 0.01  # strength of its fit, as scikit-learn counts: smaller = more regular
     classifier_segments: int = 50_000  # of the training videos at most, spread evenly; they are held in memory
-    annotated_only: bool = False  # look only at videos with true intervals, as some published results do
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_range(self, "classifier_C", above=0.0)
         require_range(self, "classifier_segments", least=1)
 
@@ -47,13 +60,13 @@ class StanRule(ClassifiedRule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhereAndWhenRule:
+class WhereAndWhenRule(ProposalRule):
     """Where-and-When's rule (spec 6.5)."""
 
     threshold: float = 0.5  # of the weights divided by the video's largest
-    annotated_only: bool = False  # as of `ClassifiedRule`
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_range(self, "threshold", above=0.0, below=1.0 + 1e-9)
 
 
@@ -62,6 +75,7 @@ class UntrimmedNetRule(ClassifiedRule):
     """What UntrimmedNet's released code does, not what its paper says: it reads no attention (spec 3.4)."""
 
     annotated_only: bool = True
+    smooth: int = 2  # with the next one
     video_threshold: float = 0.1  # classes whose score of the whole video is not above it are skipped
     share_of_maximum: float = 0.5  # segments not above this share of the class's largest score are dropped
     video_weight: float = 0.2  # of the video's score in that of a proposal
@@ -96,15 +110,42 @@ class Proposals:
         return len(self.first)
 
 
-def groups(kept: np.ndarray) -> np.ndarray:
+def groups(kept: np.ndarray, bridge: int = 0) -> np.ndarray:
     """Return the stretches of neighbours that are kept, [n, 2] int64: first and last segment, inclusive.
 
     Parameters
     ----------
     kept : [T] bool
+    bridge : stretches with so many segments between them, or fewer, are one
     """
     edges = np.diff(np.concatenate([[0], kept.astype(np.int8), [0]]))
-    return np.stack([np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1], axis=1)
+    first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1) - 1
+    apart = first[1:] - last[:-1] - 1 > bridge
+    return np.stack([first[np.append(True, apart)[: len(first)]], last[np.append(apart, True)[: len(last)]]], axis=1)
+
+
+def smoothed(track: np.ndarray, segments: int) -> np.ndarray:
+    """Return the mean of each segment and its neighbours, `segments` of them in all, float64 of the track's shape.
+
+    An even number has one more behind than before: with 2 each is averaged with the next one. At both ends of the
+    video those are averaged that there are.
+
+    Parameters
+    ----------
+    track : [T, ...]
+    """
+    T = len(track)
+    total, count = np.zeros(track.shape), np.zeros((T,) + (1,) * (track.ndim - 1))
+    for shift in range(-min((segments - 1) // 2, T - 1), min(segments // 2, T - 1) + 1):
+        here, there = slice(max(0, -shift), T - max(0, shift)), slice(max(0, shift), T - max(0, -shift))
+        total[here] += track[there]
+        count[here] += 1
+    return total / count
+
+
+def attention_scores(k: np.ndarray, rule: StanRule) -> np.ndarray:
+    """Return raw attention scores of one video, [T] float64, as STAN's rule thresholds them."""
+    return normalised(smoothed(k, rule.smooth), rule.normalise_k)
 
 
 def normalised(k: np.ndarray, how: str) -> np.ndarray:
@@ -129,21 +170,23 @@ def stan_proposals(k: np.ndarray, scores: np.ndarray, rule: StanRule) -> Proposa
     """Group the segments that attention and a class score both keep: STAN's rule (spec 3.4).
 
     A segment survives for a class if k >= `k_threshold` and its score > `score_threshold`; neighbours that survive are
-    one proposal, whose score is the sum of k s. Gaps are not bridged, and overlapping proposals are all kept. The sum
-    ranks long proposals first; that is the paper's rule, and `divide_by_k` leaves it.
+    one proposal, whose score is the sum of k s over the survivors: a gap that is bridged adds time and no score.
+    Overlapping proposals are all kept. The sum ranks long proposals first; that is the paper's rule, and `divide_by_k`
+    leaves it.
 
     Parameters
     ----------
     k : [T] attention scores before the softmax
     scores : [T, N] class scores of the segments, 0..1
     """
-    k = normalised(k, rule.normalise_k)
+    k, scores = attention_scores(k, rule), smoothed(scores, rule.smooth)
     attended = k >= rule.k_threshold
     found = []
     for label in np.flatnonzero((scores > rule.score_threshold).any(axis=0)):
-        s = scores[:, label].astype(np.float64)
-        for first, last in groups(attended & (s > rule.score_threshold)):
-            own = slice(first, last + 1)
+        s = scores[:, label]
+        kept = attended & (s > rule.score_threshold)
+        for first, last in groups(kept, rule.bridge):
+            own = first + np.flatnonzero(kept[first : last + 1])
             score = float(k[own] @ s[own])
             found.append((first, last, label, score / float(k[own].sum()) if rule.divide_by_k else score))
     return _proposals(found)
@@ -152,39 +195,45 @@ def stan_proposals(k: np.ndarray, scores: np.ndarray, rule: StanRule) -> Proposa
 def where_and_when_proposals(w: np.ndarray, probabilities: np.ndarray, rule: WhereAndWhenRule) -> Proposals:
     """Group the segments whose weight is at least half the largest: Where-and-When's rule (spec 6.5).
 
-    The class is that of the video; the score of a proposal is the class's probability times the mean of its weights.
+    The class is that of the video; the score of a proposal is the class's probability times the mean of the weights
+    that are kept.
 
     Parameters
     ----------
     w : [T] attention weights, 0 and up, not all 0
     probabilities : [N] of the video
     """
-    w = w.astype(np.float64)
+    w = smoothed(w, rule.smooth)
     label = int(probabilities.argmax())
     share = float(probabilities[label])
     kept = w / w.max() >= rule.threshold
-    return _proposals([(a, b, label, share * float(w[a : b + 1].mean())) for a, b in groups(kept)])
+    found = []
+    for first, last in groups(kept, rule.bridge):
+        own = slice(first, last + 1)
+        found.append((first, last, label, share * float(w[own][kept[own]].mean())))
+    return _proposals(found)
 
 
 def untrimmednet_proposals(scores: np.ndarray, probabilities: np.ndarray, rule: UntrimmedNetRule) -> Proposals:
     """Group the segments above a share of a class's largest score: the rule of UntrimmedNet's released code.
 
     The score of a segment is averaged with that of the next one first. The score of a proposal is the mean of its
-    segments' and `video_weight` times the video's. The released code starts and ends intervals one frame later than
-    `segment_bounds` does.
+    segments' that are kept and `video_weight` times the video's. The released code starts and ends intervals one frame
+    later than `segment_bounds` does.
 
     Parameters
     ----------
     scores : [T, N] class scores of the segments, 0..1
     probabilities : [N] of the video
     """
-    smooth = scores.astype(np.float64)
-    smooth[:-1] = (smooth[:-1] + smooth[1:]) / 2
+    scores = smoothed(scores, rule.smooth)
     found = []
     for label in np.flatnonzero(probabilities > rule.video_threshold):
-        s = smooth[:, label]
-        for first, last in groups(s > rule.share_of_maximum * s.max()):
-            score = float(s[first : last + 1].mean()) + rule.video_weight * float(probabilities[label])
+        s = scores[:, label]
+        kept = s > rule.share_of_maximum * s.max()
+        for first, last in groups(kept, rule.bridge):
+            own = slice(first, last + 1)
+            score = float(s[own][kept[own]].mean()) + rule.video_weight * float(probabilities[label])
             found.append((first, last, label, score))
     return _proposals(found)
 

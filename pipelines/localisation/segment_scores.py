@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from scipy.special import softmax
 
+from ...cache.fingerprint import sha256_of
 from ...cache.scratch import write_atomically
 from ...cache.store import Store
 from ...errors import RefusedError, UsageError
@@ -25,6 +26,7 @@ from ..runs.reload import require_fit
 from ..runs.run import WEIGHTS, Run
 from ..runs.seen import derive_lists
 from ..runs.views import shows_centre
+from .proposals import ClassifiedRule, Rule
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,13 @@ def scores_of(video: VideoAttention, classifier: SegmentClassifier | None) -> np
     if classifier is not None and video.segments is not None:
         return classifier.probabilities(video.segments)
     return np.broadcast_to(video.probabilities, (len(video.temporal), len(video.probabilities)))
+
+
+def classified(video: VideoAttention, rule: Rule, classifier: SegmentClassifier | None) -> VideoAttention:
+    """Return a video with the class scores of its segments, if a rule reads them."""
+    if not isinstance(rule, ClassifiedRule):
+        return video
+    return replace(video, segment_probabilities=scores_of(video, classifier))
 
 
 def segment_classifier(run: Run, store: Store, *, C: float, segments: int, view: int, device: str) -> SegmentClassifier:
@@ -124,7 +133,7 @@ def _learned_by(run: Run, *, C: float, segments: int, centred: bool) -> dict[str
         "segments": segments,
         "view": 0 if centred else "random",  # what is seen, wherever the store has it
         "train": require_fit(run).train.to_dict(),
-        "weights": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest(),
+        "weights": sha256_of(run.path / WEIGHTS),
     }
 
 

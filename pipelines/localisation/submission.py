@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...cache.index import Index
 from ...cache.scratch import write_atomically
 from ...errors import MissingFileError, UnknownNameError, UsageError
 from ...extract.datasets.catalogue import AMBIGUOUS
 from ..metrics.detection import MEASURES, DetectionMeasures, Intervals, detection_summary
+from ..record import OPTIONAL
+from ..truth import NOWHERE, TruthPart, TruthSource, require_truth
 
 SUBSETS = {"thumos14": "test", "activitynet": "validation"}
 """The part of the truth that each evaluation reads by default."""
+THUMOS14_IDS = {
+    "BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21, "CliffDiving": 22,
+    "CricketBowling": 23, "CricketShot": 24, "Diving": 26, "FrisbeeCatch": 31, "GolfSwing": 33, "HammerThrow": 36,
+    "HighJump": 40, "JavelinThrow": 45, "LongJump": 51, "PoleVault": 68, "Shotput": 79, "SoccerPenalty": 85,
+    "TennisSwing": 92, "ThrowDiscus": 93, "VolleyballSpiking": 97,
+}  # fmt: skip
+"""The 20 classes of THUMOS14's detection task by their official ids: 1-based places among the 101 classes."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,7 +35,9 @@ class DetectionTruth:
 
     segments: Intervals
     names: tuple[str, ...]  # of the classes
-    class_ids: tuple[int, ...] = ()  # what submission files call the classes; THUMOS14 only
+    class_ids: tuple[int, ...] = ()  # what submission files call the classes; of ActivityNet's truth none
+    where: str  # who says it, in words
+    videos: frozenset[str] = frozenset()  # all that are listed, with truth or without; empty = nobody says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,52 +46,137 @@ class DetectionEvaluation(DetectionMeasures):
 
     result: str
     truth: str
-    subset: str
+    subset: str  # of the official files; of a store or a dataset the part of its split
+    split: str | None = field(default=None, metadata=OPTIONAL)  # of a store or a dataset
+    listed: int | None = field(default=None, metadata=OPTIONAL)  # videos of that part, those without truth included
     excluded: tuple[str, ...]  # videos that were left out
 
 
 def evaluate_detections(
-    result: Path, *, truth: Path, rule: str, exclude: Sequence[str] = (), subset: str | None = None
+    result: Path,
+    *,
+    rule: str,
+    truth: Path | None = None,
+    source: TruthSource = NOWHERE,
+    split: str | None = None,
+    part: str | None = None,
+    exclude: Sequence[str] = (),
+    subset: str | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> DetectionEvaluation:
     """Measure a file of detections by an official rule.
 
     Parameters
     ----------
     result : a THUMOS14 submission file (`video t1 t2 classid conf`), or ActivityNet's JSON
+    rule : "thumos14" or "activitynet"; of official files it also says what form they have
     truth : the folder of official THUMOS14 files, or ActivityNet's JSON
-    rule : "thumos14" or "activitynet"; it also says what form the files have
+    source : instead of `truth`, a store or a dataset that knows the true intervals
+    split, part : of the source; None = its only split, "test"
     exclude : ids of videos to leave out, from the truth and from the detections; THUMOS14 also by number
-    subset : None = that of `SUBSETS`
+    subset : of `truth`; None = that of `SUBSETS`
+    thresholds : overlaps above 0, at most 1; None = those of the rule
 
     Raises
     ------
     UnknownNameError
-        For another rule.
+        For another rule, split or part.
     MissingFileError, UsageError
         If a file is not there or a line of it cannot be what it should be, with file and line; if an excluded video is
-        neither in the truth nor among the detections.
+        neither in the truth nor among the detections; if there is no truth, or two.
     """
     if rule not in MEASURES:
         raise UnknownNameError("rule of detection", rule, MEASURES)
-    subset = subset or SUBSETS[rule]
-    if rule == "thumos14":
-        true = read_thumos14_truth(truth, subset)
-        found = read_thumos14(result, true.class_ids)
-    else:
-        true = read_activitynet_truth(truth, subset)
-        found = read_activitynet(result, true.names)
+    true, subset, listed = _truth(truth, source, split=split, part=part, subset=subset, rule=rule)
+    found = read_detections(result, true)
     names = np.union1d(true.segments.videos, found.videos)
     excluded = sorted({_video_of(id, names, rule) for id in exclude})
     kept, judged = (part[~np.isin(part.videos, excluded)] for part in (true.segments, found))
     if not (kept.labels != AMBIGUOUS).any():
-        raise UsageError(f"{truth} holds no true segment of subset {subset!r}; nothing can be measured.")
+        raise UsageError(f"{true.where} holds no true segment of subset {subset!r}; nothing can be measured.")
+    classes = list(enumerate(true.names))
     return DetectionEvaluation(
-        **vars(detection_summary(kept, judged, classes=list(enumerate(true.names)), rule=rule)),
+        **vars(detection_summary(kept, judged, classes=classes, thresholds=thresholds, rule=rule)),
         result=str(result),
-        truth=str(truth),
+        truth=true.where,
         subset=subset,
+        split=listed.split if listed else None,
+        listed=len(listed.videos) if listed else None,
         excluded=tuple(excluded),
     )
+
+
+def _truth(
+    truth: Path | None, source: TruthSource, *, split: str | None, part: str | None, subset: str | None, rule: str
+) -> tuple[DetectionTruth, str, TruthPart | None]:
+    """Return the truth, what of it is read, and the listed videos of a store or a dataset."""
+    if (truth is None) == (not source):
+        raise UsageError("Say who knows the true segments: one of --truth, --store and --dataset.")
+    if truth is None:
+        if subset is not None:
+            raise UsageError("--subset is of --truth; of a store or a dataset say --part and --split.")
+        listed = require_truth(source).part(split, part or "test")
+        return truth_of_part(listed), listed.part, listed
+    if split is not None or part is not None:
+        raise UsageError("--split and --part are of a store or a dataset; of --truth say --subset.")
+    subset = subset or SUBSETS[rule]
+    return (read_thumos14_truth if rule == "thumos14" else read_activitynet_truth)(truth, subset), subset, None
+
+
+def read_detections(path: Path, truth: DetectionTruth) -> Intervals:
+    """Read detections by their form: JSON where the name says so or classes have no ids, else lines; see the readers.
+
+    Raises
+    ------
+    UsageError
+        Also if all of them are in videos that a store or a dataset does not list.
+    """
+    if path.suffix == ".json" or not truth.class_ids:
+        found = read_activitynet(path, truth.names, videos=truth.videos)
+    else:
+        where = truth.where if truth.videos else "detclasslist.txt"
+        found = read_thumos14(path, truth.class_ids, videos=truth.videos, where=where)
+    if truth.videos and len(found) and not truth.videos.intersection(found.videos.tolist()):
+        raise UsageError(
+            f"{path} has detections in none of the {len(truth.videos)} videos of {truth.where}, such as "
+            f"{min(truth.videos)!r}."
+        )
+    return found
+
+
+def truth_of_part(part: TruthPart) -> DetectionTruth:
+    """Return the true intervals of a part of a split; see `submission_classes` for the classes."""
+    index = part.truth.index
+    ids, emitted = submission_classes(part.truth.dataset, index)
+    known = np.isin(index.interval_video, part.videos) & np.isin(index.interval_label, [AMBIGUOUS, *emitted])
+    place = {int(label): n for n, label in enumerate(emitted)} | {AMBIGUOUS: AMBIGUOUS}
+    segments = Intervals(
+        videos=np.array([str(id) for id in index.ids[index.interval_video[known]]], dtype=str),
+        seconds=index.interval_seconds[known],
+        labels=np.array([place[label] for label in index.interval_label[known].tolist()], np.int64),
+    )
+    return DetectionTruth(
+        segments=segments,
+        names=tuple(index.classes[label] for label in emitted),
+        class_ids=tuple(ids[label] for label in emitted),
+        where=part.truth.where,
+        videos=frozenset(part.ids.tolist()),
+    )
+
+
+def submission_classes(dataset: str | None, index: Index) -> tuple[list[int], np.ndarray]:
+    """Return the id of each class in a submission file, and the labels of the classes that go into it, ascending.
+
+    Ids are 1-based class indices; those of THUMOS14's detection task are the official ones, which for its 101 classes
+    is the same. Only the 20 classes of that task go in; of another dataset those that have true intervals, or all.
+    """
+    classes, known = index.classes, index.interval_label
+    ids = list(range(1, len(classes) + 1))
+    if dataset == "thumos14":
+        ids = [THUMOS14_IDS.get(name, id) for id, name in zip(ids, classes, strict=True)]
+        return ids, np.flatnonzero([name in THUMOS14_IDS for name in classes])
+    labels = np.unique(known[known != AMBIGUOUS])
+    return ids, labels if len(labels) else np.arange(len(classes))
 
 
 def read_thumos14_truth(folder: Path, subset: str = "test") -> DetectionTruth:
@@ -107,11 +204,18 @@ def read_thumos14_truth(folder: Path, subset: str = "test") -> DetectionTruth:
     for label, name in [*enumerate(names), (AMBIGUOUS, "Ambiguous")]:
         for where, (video, start, stop) in _lines(folder / f"{name}_{subset}.txt", "VIDEO START STOP"):
             rows.append((video.removesuffix(".mp4"), *_span(where, start, stop), label))
-    return DetectionTruth(segments=_segments(rows), names=tuple(names), class_ids=tuple(ids))
+    return DetectionTruth(segments=_segments(rows), names=tuple(names), class_ids=tuple(ids), where=str(folder))
 
 
-def read_thumos14(path: Path, class_ids: Sequence[int]) -> Intervals:
+def read_thumos14(
+    path: Path, class_ids: Sequence[int], *, videos: Container[str] = (), where: str = "detclasslist.txt"
+) -> Intervals:
     """Read a submission file of lines `video t1 t2 classid conf`; labels are places in `class_ids`.
+
+    Parameters
+    ----------
+    videos : known ids, which stand as they are; of others a `.mp4` at the end is taken off
+    where : says the classes, for messages
 
     Raises
     ------
@@ -122,12 +226,13 @@ def read_thumos14(path: Path, class_ids: Sequence[int]) -> Intervals:
     """
     label_of = {id: label for label, id in enumerate(class_ids)}
     rows, scores = [], []
-    for where, (video, start, stop, class_id, score) in _lines(path, "VIDEO START STOP CLASSID CONFIDENCE"):
-        id = _number(where, class_id, int)
+    for line, (video, start, stop, class_id, score) in _lines(path, "VIDEO START STOP CLASSID CONFIDENCE"):
+        id = _number(line, class_id, int)
         if id not in label_of:
-            raise UsageError(f"{where}: class {id} is none of detclasslist.txt ({', '.join(map(str, class_ids))}).")
-        rows.append((video.removesuffix(".mp4"), *_span(where, start, stop), label_of[id]))
-        scores.append(_number(where, score, float))
+            raise UsageError(f"{line}: class {id} is none of {where} ({', '.join(map(str, class_ids))}).")
+        name = video if video in videos else video.removesuffix(".mp4")
+        rows.append((name, *_span(line, start, stop), label_of[id]))
+        scores.append(_number(line, score, float))
     return _segments(rows, scores)
 
 
@@ -175,12 +280,18 @@ def read_activitynet_truth(path: Path, subset: str = "validation") -> DetectionT
             rows += [(id, *row) for row in _annotations(path, id, entry.get("annotations"))]
     names = tuple(sorted({label for *_, label, _ in rows}))
     return DetectionTruth(
-        segments=_segments([(id, a, b, names.index(label)) for id, a, b, label, _ in rows]), names=names
+        segments=_segments([(id, a, b, names.index(label)) for id, a, b, label, _ in rows]),
+        names=names,
+        where=str(path),
     )
 
 
-def read_activitynet(path: Path, names: Sequence[str]) -> Intervals:
+def read_activitynet(path: Path, names: Sequence[str], *, videos: Container[str] = ()) -> Intervals:
     """Read ActivityNet's `{"results": {id: [{"segment", "label", "score"}]}}`; labels are places in `names`.
+
+    Parameters
+    ----------
+    videos : known ids; if any of the file's is one of them, all stand as they are
 
     Raises
     ------
@@ -191,7 +302,7 @@ def read_activitynet(path: Path, names: Sequence[str]) -> Intervals:
     """
     label_of = {name: label for label, name in enumerate(names)}
     rows, scores = [], []
-    for id, entries in _entries(path, _json(path).get("results")):
+    for id, entries in _entries(path, _json(path).get("results"), videos):
         for start, stop, name, entry in _annotations(path, id, entries):
             if name not in label_of:
                 raise UsageError(f"{path}, {id!r}: the truth has no class {name!r} in this subset.")
@@ -257,11 +368,12 @@ def _json(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _entries(path: Path, videos: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the videos of an object by id, without the `v_` of file names."""
+def _entries(path: Path, videos: Any, known: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Yield the videos of an object by id, without the `v_` of file names unless ids are known to begin so."""
     if not isinstance(videos, Mapping):
         raise UsageError(f"{path} has no object of videos where ActivityNet's files have `database` or `results`.")
-    prefix = "v_" if all(id.startswith("v_") for id in videos) else ""  # ids of videos may begin so themselves
+    named = all(id.startswith("v_") and id not in known for id in videos)
+    prefix = "v_" if named else ""  # ids of videos may begin so themselves
     for id, entry in videos.items():
         yield id.removeprefix(prefix), entry
 

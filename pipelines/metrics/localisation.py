@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..record import Record
 from .detection import interpolated_ap, match_detections_first
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
+"""Overlaps at which boxes are measured by default."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,6 +44,30 @@ class Boxes:
         """Return the boxes that a mask or an array of places selects."""
         scores = None if self.scores is None else self.scores[keep]
         return Boxes(frames=self.frames[keep], boxes=self.boxes[keep], labels=self.labels[keep], scores=scores)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBoxes(Record):
+    """One class of the true boxes."""
+
+    name: str
+    frames: int  # with a true box of it
+    ap: tuple[float, ...]  # by threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocationMeasures(Record):
+    """Boxes in sampled frames, measured."""
+
+    videos: int
+    frames: int  # with a true box
+    true_boxes: int
+    frames_without: int  # sampled frames of these videos in which there is none
+    thresholds: tuple[float, ...]
+    frame_hit: tuple[float, ...]  # by threshold; so frame_map
+    frame_map: tuple[float, ...]
+    classes: int
+    per_class: tuple[ClassBoxes, ...]
 
 
 def corners(xywh: np.ndarray) -> np.ndarray:
@@ -143,6 +171,51 @@ def frame_ap(
                 right[places] = match_detections_first(overlap, threshold)
             result[row, column] = interpolated_ap(right, len(true))
     return result
+
+
+def location_measures(
+    truth: Boxes,
+    detections: Boxes,
+    hits: Sequence[tuple[np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    *,
+    videos: int,
+    frames_without: int,
+    thresholds: Sequence[float] = THRESHOLDS,
+    plus_one: bool = True,
+) -> LocationMeasures:
+    """Measure boxes by frame-hit and frame-mAP.
+
+    Parameters
+    ----------
+    truth, detections : see `frame_ap`
+    hits : the one box and the first true box of each frame with a true box, (4,) each; see `frame_hit`
+    names : of the classes
+    videos, frames_without : see `LocationMeasures`
+    plus_one : of frame-hit, see `box_iou`
+    """
+    labels = np.unique(truth.labels)
+    ap = frame_ap(truth, detections, labels=labels.tolist(), thresholds=thresholds)
+    said, true = (np.array([pair[side] for pair in hits]) for side in (0, 1))
+    hit = frame_hit(said, true, thresholds=thresholds, plus_one=plus_one)
+    return LocationMeasures(
+        videos=videos,
+        frames=len(hits),
+        true_boxes=len(truth),
+        frames_without=frames_without,
+        thresholds=tuple(thresholds),
+        frame_hit=tuple(hit.tolist()),
+        frame_map=tuple(ap.mean(axis=1).tolist()),
+        classes=len(labels),
+        per_class=tuple(
+            ClassBoxes(
+                name=names[label],
+                frames=len(np.unique(truth.frames[truth.labels == label])),
+                ap=tuple(ap[:, column].tolist()),
+            )
+            for column, label in enumerate(labels.tolist())
+        ),
+    )
 
 
 def _float(boxes: np.ndarray) -> np.ndarray:

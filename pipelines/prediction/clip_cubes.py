@@ -138,12 +138,12 @@ class ClipExtractor:
         self.computed: Callable[[int], None] = lambda count: None  # called with the inputs that a network has taken
         for setup in self.setups.values():
             setup.backbone.register_forward_hook(lambda net, given, output: self.computed(len(output)))
-        self._decoders = decoders or (1 if device.type == "cpu" else given_cores(os.environ))
+        self.decoders = decoders or (1 if device.type == "cpu" else given_cores(os.environ))
         self._extractor = Extractor(
             tuple(self.setups.values()),
             device=device,
             batch_segments=batch_segments or (CPU_BATCH_SEGMENTS if device.type == "cpu" else CUDA_BATCH_SEGMENTS),
-            decoders=self._decoders,
+            decoders=self.decoders,
             settings=self.settings,
             ahead=ahead,
         )
@@ -157,6 +157,11 @@ class ClipExtractor:
     def close(self) -> None:
         """End the decoding children."""
         self._extractor.close()
+
+    @property
+    def flow_seconds(self) -> float:
+        """Seconds spent so far on flow that is computed on the device."""
+        return self._extractor.flow_seconds
 
     @property
     def segment_inputs(self) -> int:
@@ -193,7 +198,7 @@ class ClipExtractor:
         They lie in memory until whoever gets them lets them go: one video, or `piece_bytes` of its windows, at a time
         for each decoder, and as much again that is being made.
         """
-        together = 1 if self._slide is not None else self._decoders
+        together = 1 if self._slide is not None else self.decoders
         doable = [piece for piece in pieces if piece.too_large is None]
         groups = [doable[first : first + together] for first in range(0, len(doable), together)]
         made = self._extractor.run(self._job(number, group) for number, group in enumerate(groups))

@@ -19,7 +19,7 @@ from ..localisation.proposals import (
     segment_bounds,
 )
 from ..localisation.rules import read_rule
-from ..localisation.segment_scores import SegmentClassifier, kept_classifier
+from ..localisation.segment_scores import SegmentClassifier, classified, kept_classifier
 from ..runs.attention import VideoAttention
 from ..runs.run import Run
 from .clip_cubes import ClipCubes
@@ -74,7 +74,7 @@ class IntervalReader:
         """
         rule = self._rule or self._open(video)
         T = len(video.temporal)
-        proposals = propose(video, rule, self._classifier)
+        proposals = propose(classified(video, rule, self._classifier), rule)
         stop = cubes.clip.stop_seconds
         bounds = segment_bounds(
             cubes.frames[stream.key][:T],

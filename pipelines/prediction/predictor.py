@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ...errors import NotFiniteError, RefusedError, UsageError, nearest_key_error
 from ...extract.child import Child
@@ -193,6 +194,24 @@ class Predictor:
         """End the decoding children; another call starts new ones."""
         for extractor in self._extractors:
             extractor.close()
+
+    @property
+    def flow_seconds(self) -> float:
+        """Seconds spent so far on flow that is computed on the device."""
+        return sum(extractor.flow_seconds for extractor in self._extractors)
+
+    @property
+    def decoders(self) -> int:
+        """Decoding children."""
+        return sum(extractor.decoders for extractor in self._extractors)
+
+    def modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every network and every head with what it is."""
+        for extractor in self._extractors:
+            for setup in extractor.setups.values():
+                yield f"backbone {setup.name}", setup.backbone
+        for part in self.parts:
+            yield f"head {part.run.path}", part.head
 
     def __call__(self, video: str | Path) -> Prediction:
         """Look at one video file; of windows the mean. What cannot be read has no scores, and a `report` that says why.

@@ -19,7 +19,7 @@ def commands(run: Run, split: str, part: str) -> tuple[str, ...]:
     """
     made = _fused(run) if isinstance(run.identity, FusionIdentity) else _fitted(run, run.identity)
     if made is None:
-        return ()
+        return () if run.environment.again is None else (run.environment.again,)
     if isinstance(run.identity, FusionIdentity):
         return (shlex.join(made),)
     measured = ["vidatt", "evaluate", str(run.path)]

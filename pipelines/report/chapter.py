@@ -19,6 +19,7 @@ from ..localisation.locate import LocationResult
 from ..localisation.reading import kept_results
 from ..runs.identity import FitEnvironment, FusionEnvironment, FusionIdentity
 from ..runs.measured import Evaluation, FitMeasures
+from ..runs.reload import acting_settings
 from ..runs.run import HISTORY, Run
 from .again import commands
 from .intervals import Interval, of_share
@@ -139,7 +140,7 @@ def read_chapter(
         name=name,
         path=str(run.path),
         facts=_facts(run),
-        settings=_pairs({**identity.settings.config, **identity.settings.fit}),
+        settings=_pairs(acting_settings(run)),
         streams=tuple(
             StreamShown(
                 name=stream, grid=of.grid, channels=of.channels, fingerprint=of.fingerprint, recipe=_pairs(of.recipe)

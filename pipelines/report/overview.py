@@ -10,9 +10,10 @@ from typing import Any
 
 from ...errors import RefusedError, UsageError
 from ..results.compare import Comparison, compare
+from ..runs.folders import named_runs
 from ..runs.measured import Evaluation
 from ..runs.places import Place
-from ..runs.run import CONFIG, Run
+from ..runs.run import Run
 from .chapter import Chapter, fit_measures
 from .plots import Dot, Plot, dots, scatter
 
@@ -81,25 +82,16 @@ def find_runs(paths: Sequence[Path]) -> Given:
     UsageError
         If a run that is named is unfinished, a run is named twice, or a folder has no finished one.
     """
-    runs: list[Run] = []
-    unfinished, sweeps = [], []
-    for path in paths:
-        if (path / CONFIG).exists() or not path.is_dir():
-            runs.append(Run.open(path))
-            runs[-1].require_finished()
-            continue
-        inside = [Run.open(folder.parent) for folder in sorted(path.glob(f"*/{CONFIG}"))]
-        done = [run for run in inside if run.finished]
-        if not done:
-            raise UsageError(f"{path} is no run, and has no finished run in it ({len(inside)} unfinished).")
-        unfinished += [str(run.path) for run in inside if not run.finished]
-        sweeps.append(str(path))
-        runs += done
+    named = named_runs(paths)
+    runs = [Run.open(path) for path in named.runs]
+    for run in runs:
+        run.require_finished()
     places = [run.path.resolve() for run in runs]
     if len(set(places)) < len(places):
         twice = next(run.path for run, place in zip(runs, places, strict=True) if places.count(place) > 1)
         raise UsageError(f"Run {twice} is given twice.")
-    return Given(runs=tuple(runs), names=_names(runs), unfinished=tuple(unfinished), sweeps=tuple(sweeps))
+    unfinished, sweeps = (tuple(map(str, folders)) for folders in (named.unfinished, named.folders))
+    return Given(runs=tuple(runs), names=_names(runs), unfinished=unfinished, sweeps=sweeps)
 
 
 def _evaluation(run: Run, split: str | None, part: str) -> Evaluation | None:

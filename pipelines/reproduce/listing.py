@@ -32,6 +32,7 @@ class TableSummary(Record):
     extractions: Mapping[str, str]  # command by name, on the first dataset
     stores: tuple[str, ...]  # at hand: those that `vidatt extract` makes by default
     not_expressed: Mapping[str, str]  # reason by row
+    given: Mapping[str, str]  # what must be there besides stores, by name: `--given NAME=PATH`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ def summarise(table: Table) -> TableSummary:
         extractions={e.name: e.line(first, store_name(first, e, table)) for e in extractions},
         stores=tuple(str(path) for path in stores_at_hand(table)),
         not_expressed={row.label: why for row in table.rows if (why := row.reason or "; ".join(row.reasons.values()))},
+        given=table.given,
     )
 
 
@@ -87,7 +89,7 @@ def expressed(table: Table, row: Row, column: int, dataset: str) -> bool:
     """Whether commands make this number."""
     if not row.steps or not row.steps[column] or dataset in row.reasons:
         return False
-    return table.measure(column, dataset, multi_label=False) != "none"
+    return table.measure(row, column, dataset, multi_label=False) != "none"
 
 
 def backbones(extraction: Extraction) -> dict[str, str]:

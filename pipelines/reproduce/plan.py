@@ -27,6 +27,7 @@ class ReproduceConfig:
 
     table: Table
     stores: Mapping[str, Path]  # by extraction of the table
+    given: Mapping[str, str] = field(default_factory=dict)  # path by name of what the table wants; may hold `{split}`
     out: Path  # where run folders, results and reports go
     splits: tuple[str, ...] | None = None  # None = the paper's
     seeds: int = 1  # 0, 1, ...
@@ -39,6 +40,7 @@ class ReproduceConfig:
         nearest_key_error(f"extraction of {self.table.name}:", self.stores, self.table.extractions)
         if not self.stores:
             raise UsageError(f"Table {self.table.name}: give --store, the store of its extraction.")
+        nearest_key_error(f"name in --given of {self.table.name}:", self.given, self.table.given)
         if "," in str(self.out):
             raise UsageError(f"--out {self.out}: settings list runs by commas; take a folder without any.")
         if self.seeds < 1 or self.jobs < 1:
@@ -85,13 +87,13 @@ class Plan:
             return row.reason
         if (why := row.reasons.get(self.dataset or "")) is not None:
             return why
-        if self.measure(column) == "none":
+        if self.measure(row, column) == "none":
             return "no command measures this"
         return self.missing.get(row.steps[column])
 
-    def measure(self, column: int) -> str:
-        """Return what a column shows here."""
-        return self.config.table.measure(column, self.dataset, multi_label=self.multi_label)
+    def measure(self, row: Row, column: int) -> str:
+        """Return what a cell shows here."""
+        return self.config.table.measure(row, column, self.dataset, multi_label=self.multi_label)
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
@@ -115,9 +117,13 @@ def plan_reproduction(config: ReproduceConfig) -> Plan:
     multi_label = main.index.multi_label
     dataset = main.plan.dataset
     steps = _chosen(config, dataset)
-    missing = _missing(table, stores)
+    missing = _missing(config, stores)
+    splits = _splits(config, main)
+    for name, text in config.given.items():
+        if absent := next((path for split in splits if not (path := given_path(text, split)).exists()), None):
+            raise UsageError(f"--given {name}={text}: there is no {absent}; it is {table.given[name]}.")
     plan = Plan(
-        config=config, dataset=dataset, multi_label=multi_label, splits=_splits(config, main),
+        config=config, dataset=dataset, multi_label=multi_label, splits=splits,
         missing=missing, tasks=(), notes=tuple(_notes(table, stores)),
     )  # fmt: skip
     wanted = {
@@ -169,8 +175,7 @@ def _chosen(config: ReproduceConfig, dataset: str | None) -> dict[str, Step]:
             own = head_settings(str(options["head"]))
             known |= own
             settings |= {key: text for key, text in config.settings.items() if key in own}
-            if config.preset is not None:
-                options["preset"] = config.preset
+            options["preset"] = config.preset or options.get("preset") or default_preset(str(options["head"]))
         chosen[step.name] = replace(step, options=options, settings=settings)
         check_settings(config.table, chosen[step.name])
     nearest_key_error("setting of any head in the table:", config.settings, known)
@@ -202,23 +207,30 @@ def check_settings(table: Table, step: Step) -> None:
         raise UsageError(f"{where}: {error}") from None
 
 
-def _missing(table: Table, stores: Mapping[str, Store]) -> dict[str, str]:
+def given_path(text: str, split: str) -> Path:
+    """Return where something that is given lies for a split."""
+    return Path(text.replace("{split}", split))
+
+
+def _missing(config: ReproduceConfig, stores: Mapping[str, Store]) -> dict[str, str]:
     """Return the steps that cannot be made, and why."""
     missing: dict[str, str] = {}
-    for name, step in table.steps.items():
+    for name, step in config.table.steps.items():
         before = next((missing[need] for need in step.needs if need in missing), None)
-        if before or (why := _lacks(step, stores)):
+        if before or (why := _lacks(step, config, stores)):
             missing[name] = before or str(why)
     return missing
 
 
-def _lacks(step: Step, stores: Mapping[str, Store]) -> str | None:
+def _lacks(step: Step, config: ReproduceConfig, stores: Mapping[str, Store]) -> str | None:
+    if (absent := next((name for name in step.given if name not in config.given), None)) is not None:
+        return f"needs {config.table.given[absent]}, as --given {absent}=PATH"
     store = stores.get(step.extraction)
-    reads = step.section in ("fit", "evaluate")
+    reads = step.section in ("fit", "evaluate", "windows")
     if reads and store is None:
         return f"needs the extraction {step.extraction}, given as --store {step.extraction}=PATH"
-    if store is not None and (absent := [name for name in step.streams if name not in store.stream_names]):
-        return f"{store.path} has no stream {absent[0]}"
+    if store is not None and (lacking := [name for name in step.streams if name not in store.stream_names]):
+        return f"{store.path} has no stream {lacking[0]}"
     return None
 
 
@@ -260,6 +272,7 @@ def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, An
     config = plan.config
     instance = f"split-{re.sub(r'[^A-Za-z0-9.+_-]', '_', split)}-seed-{seed}"  # no comma: settings list runs by commas
     folder = {name: str(config.out / name / instance) for name in config.table.steps}
+    folder |= {name: str(given_path(text, split)) for name, text in config.given.items()}
     runs = [f"{folder[name]}{colon}{branch}" for name, colon, branch in (run.partition(":") for run in step.runs)]
     flags = step_flags(step, folder)
     device = () if config.device == "auto" else ("--device", config.device)
@@ -269,8 +282,8 @@ def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, An
     if step.section == "fit":
         fit = ("fit-head", *flags, "--store", store, "--split", split, "--seed", str(seed), *device, "--out", out)
         commands = (fit, ("evaluate", out, *flags_of(step.evaluation), *device))
-    elif step.section == "evaluate":
-        commands = (("evaluate", *runs, *flags, "--store", store, *device),)
+    elif step.section in ("evaluate", "windows"):
+        commands = ((COMMANDS[step.section], *runs, *flags, "--store", store, *device),)
     elif step.section == "fuse":
         commands = (("fuse", *runs, *flags, "--out", out),)
     else:

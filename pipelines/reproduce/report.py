@@ -131,7 +131,7 @@ def _cell(
     plan: Plan, row: Row, column: int, name: str, printed: float | None, outcomes: Mapping[Key, Outcome], *,
     dry_run: bool,
 ) -> ReproducedCell:  # fmt: skip
-    measure = plan.measure(column)
+    measure = plan.measure(row, column)
     status, why, value, spread, runs = "left out", plan.left_out(row, column) or "", None, None, 0
     if not why:
         status = "planned"
@@ -167,11 +167,17 @@ def figure(result: Mapping[str, Any], measure: str) -> float | None:
             return mean([metrics["top1"], metrics["top5"]]) if metrics["top1"] is not None else None
         value: float | None = metrics[measure]
         return value
+    if rule == "window_recall":
+        return _at(result, rule, threshold)
     measures = result["measures"]
     if measures is None:
         return None
-    own, key = (measures, rule) if rule.startswith("frame") else (measures[rule], "map")
-    return next(v for t, v in zip(own["thresholds"], own[key], strict=True) if math.isclose(t, float(threshold)))
+    return _at(measures, rule, threshold) if rule.startswith("frame") else _at(measures[rule], "map", threshold)
+
+
+def _at(measures: Mapping[str, Any], key: str, threshold: str) -> float | None:
+    values = zip(measures["thresholds"], measures[key], strict=True)
+    return next(value for at, value in values if math.isclose(at, float(threshold)))
 
 
 def shown(value: float | None, unit: str, *, sign: bool = False) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import multiprocessing
@@ -21,6 +20,7 @@ from joblib import cpu_count
 
 from ...cache.scratch import write_atomically
 from ...errors import InterruptedRunError
+from ...extract.child import die_with_parent
 from ..runs.progress import Progress
 from ..runs.signals import StopRequest
 from .plan import Key, Plan, Task
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 _PACKAGE = __name__.rpartition(".pipelines.")[0]
 _PRELOADED = ("pipelines.fitting.fit", "pipelines.results.evaluate", "pipelines.results.fusion")
 """What the server of processes imports once, so that a command begins at once."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOOK_SECONDS = 0.5
 """How long a signal may wait."""
 
@@ -188,8 +187,7 @@ def _be(arguments: Sequence[str], out: Path, err: Path, threads: int) -> None:
     In a session of its own, so that Ctrl-C reaches the one who started it only, who passes one signal on.
     """
     os.setsid()
-    if sys.platform == "linux":  # do not outlive who started it: a second one would fit into the same folder
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()  # a second one would fit into the same folder
     for number, path, how in ((1, out, os.O_TRUNC), (2, err, os.O_APPEND)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o666), number)
     import torch

@@ -1,9 +1,10 @@
 """The papers' tables, one readable TOML file each in `pipelines/tables`, parsed strictly.
 
-A table names what is extracted (`[extract.NAME]`), steps that are one command each (`[fit.NAME]`, `[fuse.NAME]`,
-`[evaluate.NAME]`, `[detect.NAME]`, `[locate.NAME]`), and rows with the printed numbers and the step that gives each of
-them. The keys of an extraction and of a step are options of its command; `set` holds its settings, and `{NAME}` in any
-value is the run folder of the step NAME. docs/reproduce.md explains the format.
+A table names what is extracted (`[extract.NAME]`), what else must be there (`[given]`), steps that are one command each
+(`[fit.NAME]`, `[fuse.NAME]`, `[evaluate.NAME]`, `[detect.NAME]`, `[locate.NAME]`, `[windows.NAME]`), and rows with the
+printed numbers and the step that gives each of them. The keys of an extraction and of a step are options of its
+command; `set` holds its settings, and `{NAME}` in any value is the run folder of the step NAME, or what is given by
+that name. docs/reproduce.md explains the format.
 """
 
 from __future__ import annotations
@@ -21,15 +22,31 @@ from ...errors import UnknownNameError, UsageError, nearest_key_error
 from ...extract.datasets.registry import DATASETS
 
 FOLDER = Path(__file__).parents[1] / "tables"
-COMMANDS = {"fit": "fit-head", "fuse": "fuse", "evaluate": "evaluate", "detect": "detect", "locate": "locate"}
+COMMANDS = {
+    "fit": "fit-head", "fuse": "fuse", "evaluate": "evaluate", "detect": "detect", "locate": "locate",
+    "windows": "window-recall",
+}  # fmt: skip
 """The command of a step by the section that it stands in."""
 UNITS = {"%": (100.0, 1), "fraction": (1.0, 3), "frames/s": (1.0, 1)}
 """By unit of the printed numbers: what a fraction is multiplied by, and the digits that are shown."""
-MEASURES = r"top1|top5|average|class_mean|map|(?:thumos14|activitynet|frame_hit|frame_map)@0?\.\d+|none"
+MEASURES = r"top1|top5|average|class_mean|map|(?:thumos14|activitynet|frame_hit|frame_map|window_recall)@0?\.\d+|none"
 """What a column shows; `average` is the mean of top-1 and top-5, `none` that no command measures it."""
 GIVEN = ("store", "split", "seed", "out", "device", "json", "verbose", "quiet", "jobs", "seeds", "splits", "sweep")
 """Options of steps that the command itself fills in."""
-_TOP = ("paper", "table", "title", "where", "note", "unit", "columns", "measures", "datasets", "extract", "row")
+_TOP = (
+    "paper",
+    "table",
+    "title",
+    "where",
+    "note",
+    "unit",
+    "columns",
+    "measures",
+    "datasets",
+    "extract",
+    "given",
+    "row",
+)
 _OWN = ("runs", "set", "extraction", "for", "evaluate")
 _PARTS = re.compile(r"\{([^{}]*)\}")
 
@@ -77,6 +94,7 @@ class Step:
     for_datasets: Mapping[str, Mapping[str, str]]  # settings that differ for a dataset
     evaluation: Mapping[str, Any]  # options of the evaluation that follows a fit
     needs: tuple[str, ...]  # steps that come before
+    given: tuple[str, ...]  # what it reads of that which is given
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -93,6 +111,7 @@ class Row:
     printed: Mapping[str, tuple[float | None, ...]]  # by dataset and column; None = nothing is printed
     reason: str  # why no command gives it, "" if one does
     reasons: Mapping[str, str]  # by dataset, where it is given on others
+    measures: tuple[str, ...]  # by column; () = those of the table
     note: str
 
 
@@ -111,6 +130,7 @@ class Table:
     measures: tuple[str, ...]  # by column; () = the dataset's
     datasets: Mapping[str, PaperDataset]
     extractions: Mapping[str, Extraction]  # the first is that of `--store`
+    given: Mapping[str, str]  # runs and files of other origin that steps read: what each is, by name
     steps: Mapping[str, Step]  # those that others need come first
     rows: tuple[Row, ...]
 
@@ -129,10 +149,10 @@ class Table:
         """The extraction of a store that is given without a name."""
         return next(iter(self.extractions))
 
-    def measure(self, column: int, dataset: str | None, *, multi_label: bool) -> str:
-        """Return what a column shows; on a dataset that the paper has not, mAP where videos have several labels."""
-        if self.measures:
-            return self.measures[column]
+    def measure(self, row: Row, column: int, dataset: str | None, *, multi_label: bool) -> str:
+        """Return what a cell shows; on a dataset that the paper has not, mAP where videos have several labels."""
+        if own := row.measures or self.measures:
+            return own[column]
         if dataset is not None and dataset in self.datasets:
             return self.datasets[dataset].measure
         first = next(iter(self.datasets.values())).measure
@@ -188,11 +208,8 @@ def read_table(path: Path) -> Table:
 
 def _table(name: str, content: Mapping[str, Any]) -> Table:
     nearest_key_error("key", content, (*_TOP, *COMMANDS))
-    columns, measures = _texts(content, "columns"), _texts(content, "measures", least=0)
-    if measures and len(measures) != len(columns):
-        raise UsageError(f"measures: {len(measures)} for {len(columns)} columns.")
-    for measure in measures:
-        _measure("measures", measure)
+    columns = _texts(content, "columns")
+    measures = _measures(content, columns)
     unit = _text(content, "unit")
     nearest_key_error("unit", [unit], UNITS)
     extractions = {key: _extraction(key, value) for key, value in _section(content, "extract").items()}
@@ -201,7 +218,9 @@ def _table(name: str, content: Mapping[str, Any]) -> Table:
     given = _section(content, "datasets")
     datasets = {key: _dataset(key, value, measured=bool(measures)) for key, value in given.items()}
     nearest_key_error("dataset", datasets, DATASETS.names())
-    steps = _in_order(_steps(content, tuple(extractions)))
+    outside = _object(content, "given")
+    outside = {key: _text(outside, key, where="given") for key in outside}
+    steps = _in_order(_steps(content, tuple(extractions), outside))
     for apart in (*(e.for_datasets for e in extractions.values()), *(step.for_datasets for step in steps.values())):
         nearest_key_error("dataset in for:", apart, datasets)
     listed = content.get("row", [])
@@ -211,10 +230,12 @@ def _table(name: str, content: Mapping[str, Any]) -> Table:
     used = {name for row in rows for name in row.steps} | {name for step in steps.values() for name in step.needs}
     if unused := sorted(set(steps) - used):
         raise UsageError(f"step {unused[0]}: no row and no step needs it.")
+    if unused := sorted(set(outside) - {name for step in steps.values() for name in step.given}):
+        raise UsageError(f"given.{unused[0]}: no step needs it.")
     return Table(
         name=name, paper=_text(content, "paper"), table=_text(content, "table"), title=_text(content, "title"),
         where=_text(content, "where"), note=_text(content, "note", default=""), unit=unit, columns=columns,
-        measures=measures, datasets=datasets, extractions=extractions, steps=steps, rows=rows,
+        measures=measures, datasets=datasets, extractions=extractions, given=outside, steps=steps, rows=rows,
     )  # fmt: skip
 
 
@@ -235,13 +256,13 @@ def _extraction(name: str, content: Mapping[str, Any]) -> Extraction:
     return Extraction(name=name, options=options, for_datasets=_section(content, "for", where=where))
 
 
-def _steps(content: Mapping[str, Any], extractions: Sequence[str]) -> dict[str, Step]:
+def _steps(content: Mapping[str, Any], extractions: Sequence[str], given: Mapping[str, str]) -> dict[str, Step]:
     found: dict[str, Step] = {}
     for section in COMMANDS:
         for name, values in _section(content, section).items():
-            if name in found:
-                raise UsageError(f"{section}.{name}: there is another step of this name.")
-            found[name] = _step(section, name, values, extractions)
+            if name in found or name in given:
+                raise UsageError(f"{section}.{name}: there is another step of this name, or something given.")
+            found[name] = _step(section, name, values, extractions, given)
     for step in found.values():
         for need in step.needs:
             if need not in found:
@@ -249,7 +270,9 @@ def _steps(content: Mapping[str, Any], extractions: Sequence[str]) -> dict[str, 
     return found
 
 
-def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequence[str]) -> Step:
+def _step(
+    section: str, name: str, content: Mapping[str, Any], extractions: Sequence[str], given: Mapping[str, str]
+) -> Step:
     where = f"{section}.{name}"
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
         raise UsageError(f"{where}: a name is small letters, digits, '-', '+' and '.': it becomes a folder.")
@@ -270,10 +293,12 @@ def _step(section: str, name: str, content: Mapping[str, Any], extractions: Sequ
         raise UsageError(f"{where}.runs: a fit has none, every other step one or more.")
     values = [v for value in options.values() for v in (value if isinstance(value, list) else [value])]
     named = [part for text in (*values, *settings.values()) for part in _PARTS.findall(str(text))]
+    read = dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))
     return Step(
         name=name, section=section, extraction=extraction, runs=runs, options=options, settings=settings,
         for_datasets={dataset: _settings(f"{where}.for.{dataset}", own) for dataset, own in apart.items()},
-        evaluation=evaluation, needs=tuple(dict.fromkeys((*(run.partition(":")[0] for run in runs), *named))),
+        evaluation=evaluation, needs=tuple(part for part in read if part not in given),
+        given=tuple(part for part in read if part in given),
     )  # fmt: skip
 
 
@@ -293,7 +318,9 @@ def _row(
 ) -> Row:
     label = _text(content, "label", where="row")
     where = f"row {label!r}"
-    nearest_key_error(f"key of {where}", content, ("label", "steps", "printed", "reason", "reasons", "note"))
+    nearest_key_error(
+        f"key of {where}", content, ("label", "steps", "printed", "reason", "reasons", "note", "measures")
+    )
     named = _texts(content, "steps", where=where, least=0)
     nearest_key_error(f"step of {where}:", [name for name in named if name], steps)
     if named and len(named) != len(columns):
@@ -311,7 +338,7 @@ def _row(
     reasons = _object(content, "reasons", where=where)
     nearest_key_error(f"dataset of {where}", (*printed, *reasons), datasets)
     return Row(
-        label=label, steps=named, printed=printed, reasons=reasons,
+        label=label, steps=named, printed=printed, reasons=reasons, measures=_measures(content, columns, where=where),
         reason=_text(content, "reason", where=where, default=""), note=_text(content, "note", where=where, default=""),
     )  # fmt: skip
 
@@ -342,6 +369,17 @@ def _texts(content: Mapping[str, Any], key: str, *, where: str = "", least: int 
     if not isinstance(values, list) or len(values) < least or not all(isinstance(value, str) for value in values):
         raise UsageError(f"{f'{where}.' if where else ''}{key}: must be a list of texts.")
     return tuple(values)
+
+
+def _measures(content: Mapping[str, Any], columns: Sequence[str], *, where: str = "") -> tuple[str, ...]:
+    """Read what each column shows, () where that is not said."""
+    measures = _texts(content, "measures", where=where, least=0)
+    where = f"{where}.measures" if where else "measures"
+    if measures and len(measures) != len(columns):
+        raise UsageError(f"{where}: {len(measures)} for {len(columns)} columns.")
+    for measure in measures:
+        _measure(where, measure)
+    return measures
 
 
 def _measure(where: str, measure: str) -> None:

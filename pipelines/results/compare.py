@@ -1,4 +1,4 @@
-"""`vidatt compare`: runs side by side, and paired tests on the videos that they share."""
+"""`vidatt compare`: runs and files of scores side by side, and paired tests on the videos that they share."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from ...cache.store import Store
 from ...errors import RefusedError, UsageError
 from ..metrics.classification import Measures, summary
 from ..record import OPTIONAL, Record
+from ..runs.identity import RunIdentity
 from ..runs.run import Run
+from ..truth import NOWHERE, Truth, TruthSource
 from .run_scores import kept_scores, seen_of_run
+from .score_evaluation import Labels, by_itself, by_labels, require_as_written
+from .score_files import is_score_file, pair_ids, read_scores, seen_note
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scored:
-    """A run with its scores on one part of a split."""
+    """A run, or a file, with its scores on one part of a split."""
 
-    run: Run
+    name: str  # folder of the run, or the file
+    identity: RunIdentity | None  # None = a file
+    classes: tuple[str, ...] | None  # None = a file that does not name them
+    multi_label: bool
+    split: str
     ids: np.ndarray  # [n] str
     scores: np.ndarray  # [n, N]
     hot: np.ndarray  # [n, N] bool
@@ -37,15 +45,15 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedRun(Record):
-    """A run among others."""
+    """A run, or a file of scores, among others."""
 
     run: str
-    head: str
+    head: str  # "file" of a file
     preset: str
     streams: tuple[str, ...]
     fingerprints: Mapping[str, str]  # by stream
     split: str
-    seed: int
+    seed: int | None = field(default=None, metadata=OPTIONAL)  # of a run
     videos: int
     metrics: Measures
     seen: int | None = field(
@@ -86,16 +94,19 @@ def compare(
     *,
     split: str | None = None,
     part: str = "test",
-    store_path: Path | None = None,
+    source: TruthSource = NOWHERE,
+    ids: Sequence[Path] = (),
     allow_seen: bool = False,
 ) -> Comparison:
-    """Set runs side by side.
+    """Set runs and files of scores side by side.
 
     Parameters
     ----------
-    runs : at least two, evaluated on the part
+    runs : at least two: runs evaluated on the part, and files of scores
     split : None = each run's own
-    store_path : the store that they were evaluated on; None = each run's own
+    source : the store that runs were evaluated on (None = each run's own); it, or a dataset, says the labels of files,
+        which are their own otherwise, or those of the runs
+    ids : of `.npy` files, see `pair_ids`
     allow_seen : also take scores of videos that a run was fitted or selected on; the result says so
 
     Raises
@@ -103,21 +114,26 @@ def compare(
     RefusedError
         If classes differ, a video has other labels in another run, or a run has seen videos of the part.
     UsageError
-        If a run has no scores on the part, its file of scores is damaged, or two runs share no video.
+        If a run has no scores on the part, a file of scores is damaged or nobody knows its labels, or two runs share no
+        video.
     """
     if len(runs) < 2:
         raise UsageError("Name at least two runs to compare.")
-    store = None if store_path is None else Store.open(store_path)
-    scored = [_read(Run.open(path), split, part, store, allow_seen=allow_seen) for path in runs]
-    first = scored[0].run
-    for other in (s.run for s in scored[1:]):
-        if other.identity.classes != first.identity.classes:
-            ours, theirs = first.identity.classes, other.identity.classes
-            odd = next((pair for pair in itertools.zip_longest(ours, theirs) if pair[0] != pair[1]), None)
-            raise RefusedError(
-                f"Run {other.path} has other classes than {first.path}: {len(theirs)} and {len(ours)}, "
-                f"the first difference is {odd[1]!r} for {odd[0]!r}."  # type: ignore[index]
-            )
+    truth, lists = source.open(), pair_ids(runs, ids)
+    store = None if truth is None else truth.store
+    found = {
+        path: _of_run(Run.open(path), split, part, store, allow_seen=allow_seen)
+        for path in runs
+        if not is_score_file(path)
+    }
+    known = tuple(found.values())
+    labels = None if len(known) == len(runs) else _labels(truth, split or _one(known), part, known)
+    for path in runs:
+        if path not in found:
+            found[path] = _of_file(path, lists.get(path), labels, told=truth is not None, allow_seen=allow_seen)
+    scored = [found[path] for path in runs]
+    for other in scored[1:]:
+        _require_same_classes(scored[0], other)
     rows = [_row(one) for one in scored]
     prints = [row.fingerprints for row in rows]
     return Comparison(
@@ -129,32 +145,82 @@ def compare(
     )
 
 
+def _require_same_classes(first: Scored, other: Scored) -> None:
+    widths = first.scores.shape[1], other.scores.shape[1]
+    if widths[0] == widths[1] and (None in (first.classes, other.classes) or first.classes == other.classes):
+        return
+    ours, theirs = (one.classes or ("?",) * width for one, width in zip((first, other), widths, strict=True))
+    odd = next(pair for pair in itertools.zip_longest(ours, theirs) if pair[0] != pair[1])
+    raise RefusedError(
+        f"Run {other.name} has other classes than {first.name}: {len(theirs)} and {len(ours)}, "
+        f"the first difference is {odd[1]!r} for {odd[0]!r}."
+    )
+
+
 def _agree(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def _read(run: Run, split: str | None, part: str, store: Store | None, *, allow_seen: bool) -> Scored:
-    table = kept_scores(run, split or run.identity.split, part, store)
+def _of_run(run: Run, split: str | None, part: str, store: Store | None, *, allow_seen: bool) -> Scored:
+    identity = run.identity
+    table = kept_scores(run, split or identity.split, part, store)
     hot = table.hot
     if hot is None:
         raise UsageError(f"{table.path} has no labels; it is no file of a run.")
     seen, note = seen_of_run(run, table, store, allow_seen=allow_seen)
-    ids = np.array(table.ids, str)
-    return Scored(run=run, ids=ids, scores=table.scores, hot=hot, seen=int(seen.sum()) or None, seen_note=note)
+    return Scored(
+        name=str(run.path), identity=identity, classes=identity.classes, multi_label=identity.multi_label,
+        split=identity.split, ids=np.array(table.ids, str), scores=table.scores, hot=hot,
+        seen=int(seen.sum()) or None, seen_note=note,
+    )  # fmt: skip
+
+
+def _one(runs: Sequence[Scored]) -> str | None:
+    """Return the split of the runs, None if they have several or are none."""
+    splits = {one.split for one in runs}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _labels(truth: Truth | None, split: str | None, part: str, runs: Sequence[Scored]) -> Labels | None:
+    """Return the labels that files are held to: of the truth, else those that the runs beside them have."""
+    if truth is not None:
+        return Labels.of_part(truth.part(split, part))
+    if not runs:
+        return None
+    ids, hot = np.concatenate([run.ids for run in runs]), np.concatenate([run.hot for run in runs])
+    ids, first = np.unique(ids, return_index=True)
+    return Labels(
+        ids=ids, hot=hot[first], names=runs[0].classes or (), multi_label=runs[0].multi_label, split=runs[0].split,
+        part=part, where=f"run {runs[0].name}",
+    )  # fmt: skip
+
+
+def _of_file(path: Path, ids: Path | None, labels: Labels | None, *, told: bool, allow_seen: bool) -> Scored:
+    """Return a file of scores, held to the labels of the truth if that was `told`, else its own, else the runs'."""
+    require_as_written(path)
+    table = read_scores(path, labels.names if labels else None, ids=ids)
+    own = labels is None or (table.labels is not None and not told)
+    judged = by_itself(table) if labels is None or own else by_labels(table, labels)
+    note = seen_note(judged.seen, str(path), allow_seen=allow_seen)
+    return Scored(
+        name=str(path), identity=None, classes=labels.names if labels else table.classes,
+        multi_label=labels.multi_label if labels else judged.multi_label, split=labels.split if labels else "-",
+        ids=judged.ids, scores=judged.scores, hot=judged.hot, seen=int(judged.seen.sum()) or None, seen_note=note,
+    )  # fmt: skip
 
 
 def _row(scored: Scored) -> ComparedRun:
-    identity = scored.run.identity
+    identity = scored.identity
     return ComparedRun(
-        run=str(scored.run.path),
-        head=identity.head,
-        preset=identity.preset,
-        streams=identity.stream_names,
-        fingerprints={name: stream.fingerprint for name, stream in identity.streams.items()},
-        split=identity.split,
-        seed=identity.seed,
+        run=scored.name,
+        head=identity.head if identity else "file",
+        preset=identity.preset if identity else "-",
+        streams=identity.stream_names if identity else (),
+        fingerprints={name: stream.fingerprint for name, stream in identity.streams.items()} if identity else {},
+        split=scored.split,
+        seed=identity.seed if identity else None,
         videos=len(scored.ids),
-        metrics=summary(scored.scores, scored.hot, multi_label=identity.multi_label),
+        metrics=summary(scored.scores, scored.hot, multi_label=scored.multi_label),
         seen=scored.seen,
         seen_note=scored.seen_note,
     )
@@ -163,7 +229,7 @@ def _row(scored: Scored) -> ComparedRun:
 def _pair(scored: Sequence[Scored], a: int, b: int) -> ComparedPair:
     one, other = scored[a], scored[b]
     shared, rows_a, rows_b = np.intersect1d(one.ids, other.ids, return_indices=True)
-    names = f"{one.run.path} and {other.run.path}"
+    names = f"{one.name} and {other.name}"
     if not len(shared):
         raise UsageError(f"{names} share no video; compare runs of the same split.")
     if (differ := (one.hot[rows_a] != other.hot[rows_b]).any(1)).any():

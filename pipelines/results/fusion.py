@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageErr
 from ...heads.contract import Head
 from ...heads.fusion.score_rules import decision_temperature, to_probabilities
 from ...heads.registry import HEADS
+from ...version import __version__
 from ..metrics.classification import measured, multi_hot, summary
 from ..runs.identity import FusionEnvironment, FusionIdentity, PartIdentity, RunIdentity, SettingsIdentity
 from ..runs.measured import Evaluation, FitMeasures, FusionMeasures, FusionResult
@@ -25,7 +27,7 @@ from ..runs.seen import read_seen
 from ..runs.seen import together as all_seen
 from .fusion_methods import METHODS, Fused, Method, read_settings
 from .run_scores import kept_scores, seen_of_run
-from .score_files import ScoreTable, read_scores, seen_note
+from .score_files import ScoreTable, is_score_file, pair_ids, read_scores, seen_note
 
 FILE_SCORES = ("probabilities", "logits")
 """What a file of scores may hold."""
@@ -46,24 +48,27 @@ class FuseConfig:
         For a method or kind of file scores that there is not.
     """
 
-    parts: tuple[Path, ...]  # runs, RUN:BRANCH of heads that have branches, and .npz or .csv files of scores
+    parts: tuple[Path, ...]  # runs, RUN:BRANCH of heads that have branches, and files of scores
     method: str
     out: Path
     settings: Mapping[str, str] = field(default_factory=dict)  # texts by field of the method's settings
     file_scores: str = "probabilities"  # or "logits": what the files hold
     store: Path | None = None  # that the runs were evaluated on; None = each run's own
+    ids: tuple[Path, ...] = ()  # of the `.npy` files among the parts, see `pair_ids`
     allow_seen: bool = False  # also fuse scores of videos that a part was fitted or selected on; the result says so
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownNameError("method", self.method, METHODS)
         if self.file_scores not in FILE_SCORES:
             raise UnknownNameError("kind of file scores", self.file_scores, FILE_SCORES)
-        if len(self.parts) < 2 or all(_is_file(part) for part in self.parts):
+        if len(self.parts) < 2 or all(is_score_file(part) for part in self.parts):
             raise UsageError(f"A fusion needs two or more parts, one of them a run; got {len(self.parts)}.")
         if len(set(self.parts)) < len(self.parts):
             twice = next(part for part in self.parts if self.parts.count(part) > 1)
             raise UsageError(f"{twice} is given twice; weigh it with --method weighted instead.")
+        pair_ids(self.parts, self.ids)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,7 +100,8 @@ class Part:
 
 
 def _sha256(table: ScoreTable) -> str:
-    return hashlib.sha256(table.path.read_bytes()).hexdigest()
+    ids = b"" if table.ids_path is None else table.ids_path.read_bytes()
+    return hashlib.sha256(table.path.read_bytes() + ids).hexdigest()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -128,7 +134,7 @@ def fuse(config: FuseConfig) -> FusionResult:
     started = time.monotonic()
     method = METHODS[config.method]
     settings = read_settings(config.method, config.settings)
-    runs = [Run.open(_named(path)[0]) for path in config.parts if not _is_file(path)]
+    runs = [Run.open(_named(path)[0]) for path in config.parts if not is_score_file(path)]
     first = runs[0].identity
     _require_alike(runs)
     classes, multi_label, split = first.classes, first.multi_label, first.split
@@ -142,7 +148,12 @@ def fuse(config: FuseConfig) -> FusionResult:
     run = Run.create(
         config.out,
         identity=identity,
-        environment=FusionEnvironment(parts=tuple(str(part.path) for part in parts)),
+        environment=FusionEnvironment(
+            parts=tuple(str(part.path) for part in parts),
+            command=config.command,
+            versions={"vidatt": __version__},
+            folder=None if config.command is None else os.getcwd(),
+        ),
     )
     for note in fused.notes:
         run.say(note)
@@ -237,10 +248,6 @@ def _identity(
     )
 
 
-def _is_file(path: Path) -> bool:
-    return path.suffix in (".npz", ".csv")
-
-
 def _named(part: Path) -> tuple[Path, str | None]:
     """Read `RUN` or `RUN:BRANCH`; a folder of the whole name is a run of that name."""
     folder, colon, branch = str(part).rpartition(":")
@@ -260,8 +267,8 @@ def _require_alike(runs: Sequence[Run]) -> None:
 
 
 def _open_part(path: Path, classes: tuple[str, ...], split: str, config: FuseConfig, store: Store | None) -> Part:
-    if _is_file(path):
-        table = read_scores(path, classes)
+    if is_score_file(path):
+        table = read_scores(path, classes, ids=pair_ids(config.parts, config.ids).get(path))
         kind = PROBABILITIES if config.file_scores == "probabilities" else LOGITS
         if kind == PROBABILITIES and not ((table.scores >= 0) & (table.scores <= 1)).all():
             bad = table.ids[int(np.flatnonzero(((table.scores < 0) | (table.scores > 1)).any(1))[0])]

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache.interchange.arrays import Archive, texts
+from ...cache.interchange.arrays import Archive, read_npy, texts
 from ...errors import MissingFileError, RefusedError, UnknownNameError, UsageError
 from ..metrics.classification import multi_hot
 
 MOST_CLASSES = 100_000
 """A file with more scores per video is no task of classification."""
+
+SUFFIXES = (".npz", ".npy", ".csv")
+"""What files of scores are called; anything else is a run."""
 
 LABELS = "labels"
 """The column of a CSV that holds the true classes, by name, parted by `;`; empty = none of the classes."""
@@ -40,6 +43,7 @@ class ScoreTable:
     clips: tuple[int, int] | None = None  # fewest and most rows of a video, where rows were averaged
     told_seen: np.ndarray | None = None  # [n] bool, of runs: videos they were fitted or selected on; None = none
     branches: Mapping[str, np.ndarray] = field(default_factory=dict)  # [n, N] each, of runs of heads that have some
+    ids_path: Path | None = None  # the list that names the rows of an `.npy`
 
     def __post_init__(self) -> None:
         if self.scores.ndim != 2 or len(self.scores) != len(self.ids):
@@ -149,16 +153,44 @@ def seen_note(seen: np.ndarray, what: str, *, allow_seen: bool) -> str | None:
     return note
 
 
-def read_scores(path: Path, classes: tuple[str, ...] | None = None, *, average_clips: bool = False) -> ScoreTable:
-    """Read an `.npz` with `ids` [n] and `scores` [n, N], or a CSV with a header `id,<class>,...` in any order.
+def is_score_file(path: Path) -> bool:
+    """Tell whether what a command was given is a file of scores, and no run."""
+    return path.suffix in SUFFIXES
 
-    An `.npz` may hold `labels` [n] or [n, L] (class indices, padded with -1) and `classes` [N] names as well; a CSV a
-    column `labels` (see `LABELS`).
+
+def pair_ids(paths: Sequence[Path], lists: Sequence[Path]) -> dict[Path, Path]:
+    """Return the list of ids of each `.npy` among what a command was given: one for all, or one each in their order.
+
+    Raises
+    ------
+    UsageError
+        If there are lists and no `.npy`, or another number of them.
+    """
+    arrays = [path for path in paths if path.suffix == ".npy"]
+    if len(lists) == 1 and arrays:
+        return dict.fromkeys(arrays, lists[0])
+    if len(lists) != len(arrays) and lists:
+        raise UsageError(
+            f"--ids names the rows of .npy files: give one list for all of them, or one for each; there are "
+            f"{len(lists)} lists and {len(arrays)} .npy files."
+        )
+    return dict(zip(arrays, lists, strict=False))
+
+
+def read_scores(
+    path: Path, classes: tuple[str, ...] | None = None, *, average_clips: bool = False, ids: Path | None = None
+) -> ScoreTable:
+    """Read a file of scores.
+
+    An `.npz` has `ids` [n] and `scores` [n, N], and may have `labels` [n] or [n, L] (class indices, padded with -1) and
+    `classes` [N] names; a CSV a header `id,<class>,...` in any order, and maybe a column `labels` (see `LABELS`); an
+    `.npy` scores [n, N] alone, whose rows a list of ids names.
 
     Parameters
     ----------
-    classes : N names, in the order wanted; an `.npz` without names has its columns in this order. None = the file's own
+    classes : N names, in the order wanted; an array without names has its columns in this order. None = the file's own
     average_clips : whether rows of the same id are clips (or views) of one video, whose scores are averaged
+    ids : text file with an id per line, in the order of the rows; of an `.npy`, and only of one
 
     Raises
     ------
@@ -169,7 +201,12 @@ def read_scores(path: Path, classes: tuple[str, ...] | None = None, *, average_c
     """
     if not path.is_file():
         raise MissingFileError(f"There is no file of scores {path}.")
-    rows = _read_npz(path, classes) if path.suffix == ".npz" else _read_csv(path, classes)
+    if path.suffix == ".npy":
+        rows = _read_npy(path, ids)
+    elif ids is not None:
+        raise UsageError(f"{path} has ids of its own; leave out --ids {ids}.")
+    else:
+        rows = _read_npz(path, classes) if path.suffix == ".npz" else _read_csv(path, classes)
     table = _averaged(rows) if average_clips else ScoreTable(**vars(rows))
     if classes is not None and table.scores.shape[1] != len(classes):
         raise UsageError(f"{path}: {table.scores.shape[1]} scores per video, and there are {len(classes)} classes.")
@@ -187,6 +224,7 @@ class _Rows:
     classes: tuple[str, ...] | None
     told_seen: np.ndarray | None = None
     branches: Mapping[str, np.ndarray] = field(default_factory=dict)
+    ids_path: Path | None = None
 
 
 def _averaged(given: _Rows) -> ScoreTable:
@@ -212,7 +250,43 @@ def _averaged(given: _Rows) -> ScoreTable:
         classes=given.classes,
         clips=(int(rows.min()), int(rows.max())),
         told_seen=None if given.told_seen is None else given.told_seen[order[first]],
+        ids_path=given.ids_path,
     )
+
+
+def _read_npy(path: Path, ids: Path | None) -> _Rows:
+    if ids is None:
+        raise UsageError(f"{path} has scores without ids; give --ids FILE.txt, one id per line in the order of rows.")
+    names, scores = _read_ids(ids), _numbers(path, read_npy(path))
+    if scores.ndim != 2 or len(scores) != len(names):
+        raise UsageError(f"{path} must be [n, N] scores of the {len(names)} ids of {ids}, and is {scores.shape}.")
+    return _Rows(path=path, ids=names, scores=scores, labels=None, classes=None, ids_path=ids)
+
+
+def _read_ids(path: Path) -> tuple[str, ...]:
+    """Read a list of ids; what stands in a line is the id, blanks inside it too."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise MissingFileError(f"There is no list of ids {path}.") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no list of ids, one per line ({error}).") from None
+    names = tuple(line.strip() for line in lines)
+    names = names[:-1] if not names[-1] else names
+    if "" in names:
+        raise UsageError(f"{path}, line {names.index('') + 1}: an empty line names no row of scores; remove it.")
+    return names
+
+
+def _numbers(path: Path, scores: np.ndarray) -> np.ndarray:
+    """Return scores as float32 or float64."""
+    if scores.dtype.kind not in "fiu":
+        raise UsageError(f"{path}: scores must be numbers, and are {scores.dtype}.")
+    if scores.dtype == np.float32:
+        return scores
+    # half precision is sorted slowly, and integers above 2^24 need double precision
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float32 if scores.dtype.itemsize <= 2 else np.float64)
 
 
 def _read_npz(path: Path, classes: tuple[str, ...] | None) -> _Rows:
@@ -225,9 +299,7 @@ def _read_npz(path: Path, classes: tuple[str, ...] | None) -> _Rows:
         raise UsageError(
             f"{path}: `ids` must be [n] texts and `scores` numbers, and are {ids.shape} {ids.dtype}, {scores.dtype}."
         )
-    if scores.dtype != np.float32:  # half precision is sorted slowly, and integers above 2^24 need double precision
-        with np.errstate(over="ignore"):
-            scores = scores.astype(np.float32 if scores.dtype.itemsize <= 2 else np.float64)
+    scores = _numbers(path, scores)
     names = None
     if "classes" in found:
         names = tuple(texts(found["classes"], f"{path}: `classes`"))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...cache.batches import Batch, Batches
+from ...cache.reader import Reader
 from ...cache.store import Store
 from ...errors import UnknownNameError
 from ...heads.contract import Head, HeadOutput
@@ -42,6 +43,14 @@ class VideoAttention:
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)  # of a head with several kinds of it, each as above
     segments: np.ndarray | None = None  # [T, R] float32, what the head made of each segment; on request
     segment_probabilities: np.ndarray | None = None  # [T, N] float32, if the head classifies segments; on request
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Window:
+    """Some segments of a video, which a head is to see as if there were no others."""
+
+    video: int  # position in the store
+    segments: np.ndarray  # [W] int64, in the order in which they are seen; one may stand there twice
 
 
 def attention(
@@ -96,6 +105,44 @@ def attention(
     )
     for batch in batches.epoch(0):
         yield from _of_batch(run, head, batch, store, with_segments=with_segments)
+
+
+def attention_in_windows(
+    run: Run, store: Store, windows: Sequence[Window], *, view: int, device: str = "auto"
+) -> Iterator[VideoAttention]:
+    """Yield the attention over each window, as if it were a video of its own.
+
+    Parameters
+    ----------
+    windows : all of the same number of segments
+    store, view, device : as `attention`
+
+    Raises
+    ------
+    VidattError
+        As `attention`; from the first `next`.
+    """
+    device_, identity = resolve_device(device), require_fit(run)
+    head = load_head(run, store).to(device_).eval()
+    readers = [store.stream(name).reader() for name in identity.stream_names]
+    W = len(windows[0].segments) if windows else 1
+    at_once = max(1, min(settings_of(identity).fit.batch_videos, SEGMENTS_AT_ONCE // W))
+    for start in range(0, len(windows), at_once):
+        part = windows[start : start + at_once]
+        cubes = tuple(
+            torch.from_numpy(np.stack([_cubes(reader, window, view) for window in part])).to(device_)
+            for reader in readers
+        )
+        valid = torch.ones(len(part), W, dtype=torch.bool, device=device_)
+        batch = Batch(np.array([window.video for window in part], np.int64), cubes, valid)
+        yield from _of_batch(run, head, batch, store, with_segments=False)
+
+
+def _cubes(reader: Reader, window: Window, view: int) -> np.ndarray:
+    """[W, K, K, D] float16 of the segments of a window."""
+    first, last = int(window.segments.min()), int(window.segments.max())
+    row, _ = reader.row_range(window.video, view)
+    return reader.read_rows(row + first, row + last + 1)[window.segments - first]
 
 
 def _of_batch(run: Run, head: Head, batch: Batch, store: Store, *, with_segments: bool) -> Iterator[VideoAttention]:

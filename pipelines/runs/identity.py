@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,10 +105,23 @@ class FusionIdentity(RunIdentity):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitEnvironment(Record):
+class Environment(Record):
+    """By which command a run was made."""
+
+    command: str | None = field(default=None, metadata=OPTIONAL)  # as it was typed; None: a program called vidatt
+    folder: str | None = field(default=None, metadata=OPTIONAL)  # in which it was typed
+
+    @property
+    def again(self) -> str | None:
+        """The command, for any folder; None if it is not recorded."""
+        return None if self.command is None else f"cd {shlex.quote(self.folder or '.')} && {self.command}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitEnvironment(Environment):
     """Where and with what a fit was made; another one continues it."""
 
-    store: str
+    store: str  # absolute; runs of before may have a relative one
     device: str
     versions: Mapping[str, str]
     notes: tuple[str, ...]
@@ -118,10 +132,11 @@ class FitEnvironment(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusionEnvironment(Record):
+class FusionEnvironment(Environment):
     """Where the parts of a fusion were."""
 
     parts: tuple[str, ...]
+    versions: Mapping[str, str] | None = field(default=None, metadata=OPTIONAL)  # runs of before have none
 
 
 def read_identity(values: object, where: str) -> FitIdentity | FusionIdentity:

@@ -41,6 +41,7 @@ class FitResult(Record):
     cross_validation: tuple[CrossValidation, ...] | None = field(
         default=None, metadata={"beside": "C"}
     )  # None: C was given
+    classes: int | None = field(default=None, metadata=OPTIONAL)  # runs of before do not say
     train_videos: int
     validation_videos: int
     notes: tuple[str, ...]
@@ -96,6 +97,7 @@ class Evaluation(Record):
     listed: int
     missing: int  # listed, not scored
     unlisted: int | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: scored, not listed, left out
+    truth: str | None = field(default=None, metadata=OPTIONAL)  # of a file of scores: who says its labels
     protocol: str  # how the numbers were made, in one line
     sampled: Sampled | None = field(default=None, metadata=OPTIONAL)  # of a run
     metrics: Measures

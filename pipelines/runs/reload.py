@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...cache.store import Store
 from ...errors import FingerprintMismatchError, NotFiniteError, RefusedError, UsageError
@@ -25,6 +26,19 @@ def settings_of(identity: FitIdentity) -> HeadSettings:
         If this version has no such head or setting.
     """
     return HeadSettings.from_dict(identity.head, identity.preset, identity.settings.to_dict())
+
+
+def acting_settings(run: Run) -> dict[str, Any]:
+    """Return the recorded settings without those that do nothing beside the others, such as the momentum of Adam."""
+    identity = run.identity
+    settings = {**identity.settings.config, **identity.settings.fit}
+    if not isinstance(identity, FitIdentity):
+        return settings
+    try:
+        inert = settings_of(identity).fit.inert
+    except UsageError:  # recorded by a version with other heads or settings: all are told
+        return settings
+    return {key: value for key, value in settings.items() if key not in inert}
 
 
 def sampled_settings(settings: HeadSettings, store: Store) -> tuple[HeadSettings, str | None]:

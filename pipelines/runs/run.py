@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ...cache.fingerprint import sha256_of
 from ...cache.scratch import sweep_files, write_atomically
 from ...errors import MissingFileError, RefusedError, UsageError
 from .identity import FitEnvironment, FitIdentity, FusionEnvironment, FusionIdentity, RunIdentity, read_identity
@@ -42,8 +43,8 @@ class Run:
     """A run folder; made by `create`, found by `open`.
 
     `config.json` holds `identity` (what makes two fits the same: head, settings, streams, videos, seed) and
-    `environment` (store path, device, versions). A run is finished when `metrics.json` is there: it is written last,
-    with the SHA-256 of the run's files and of its identity, which every reader of them checks.
+    `environment` (store path, device, versions, command). A run is finished when `metrics.json` is there: it is
+    written last, with the SHA-256 of the run's files and of its identity, which every reader of them checks.
 
     Raises
     ------
@@ -109,7 +110,13 @@ class Run:
         try:
             config = json.loads((path / CONFIG).read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; runs come from fit-head.") from None
+            inside = [found.parent for found in sorted(path.glob(f"*/{CONFIG}"))]
+            way_out = (
+                f"name one of the {len(inside)} runs in it, such as {inside[0]}"
+                if inside
+                else "runs come from fit-head"
+            )
+            raise MissingFileError(f"{path} is no run: there is no {CONFIG} in it; {way_out}.") from None
         except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path / CONFIG} is damaged ({error}); fit again with another --out.") from None
         if not isinstance(config, dict) or config.get("schema") != SCHEMA:
@@ -133,6 +140,12 @@ class Run:
         with (self.path / LOG).open("a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    @property
+    def _back(self) -> str:
+        """How its fit goes on."""
+        again = self.environment.again
+        return f"continue with `{again}`" if again else "repeat its fit-head command, it continues"
+
     def require_finished(self) -> None:
         """Refuse a run whose fit is not finished.
 
@@ -142,7 +155,7 @@ class Run:
             If it is not.
         """
         if not self.finished:
-            raise UsageError(f"Run {self.path} is not finished: repeat its fit-head command, it continues.")
+            raise UsageError(f"Run {self.path} is not finished: {self._back}.")
 
     def metrics(self) -> dict[str, Any]:
         """`metrics.json` as it is; `fit_result` and `evaluation` read what is in it.
@@ -185,7 +198,7 @@ class Run:
         """
         names = [WEIGHTS, HISTORY, VIDEOS, *(path.name for path in self.path.glob("scores-*.npz"))]
         measured = {name: result.to_dict() for name, result in (evaluations or {}).items()}
-        files = {name: self._digest(name) for name in sorted(names) if (self.path / name).exists()}
+        files = {name: sha256_of(self.path / name) for name in sorted(names) if (self.path / name).exists()}
         self._write_metrics({"fit": fit.to_dict(), "evaluations": measured, "files": files})
 
     def add_evaluation(self, place: str, evaluation: Evaluation, *, file: str) -> None:
@@ -193,7 +206,7 @@ class Run:
         with self._alone():
             metrics = self.metrics()
             metrics["evaluations"][place] = evaluation.to_dict()
-            metrics.setdefault("files", {})[file] = self._digest(file)
+            metrics.setdefault("files", {})[file] = sha256_of(self.path / file)
             self._write_metrics(metrics)
 
     def verified(self, name: str) -> Path:
@@ -210,14 +223,10 @@ class Run:
         if not path.is_file():
             raise MissingFileError(f"Run {self.path} has no {name}: repeat the command that made it.")
         known = self.metrics().get("files", {}).get(name) if self.finished else None
-        if known not in (None, self._digest(name)):
+        if known not in (None, sha256_of(path)):
             again = "evaluate again" if name.startswith("scores-") else "fit again with another --out"
             raise UsageError(f"{path} is damaged: it is not what the run wrote; restore it, or {again}.")
         return path
-
-    def _digest(self, name: str) -> str:
-        with (self.path / name).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _write_metrics(self, metrics: Mapping[str, Any]) -> None:
         told = {**metrics, "identity": digest_of(self.config["identity"])}
@@ -295,7 +304,7 @@ class Run:
             If the file is damaged.
         """
         if not (self.path / WEIGHTS).exists():
-            raise MissingFileError(f"Run {self.path} has no {WEIGHTS}: repeat its fit-head command, it continues.")
+            raise MissingFileError(f"Run {self.path} has no {WEIGHTS}: {self._back}.")
         try:
             return load(self.verified(WEIGHTS).read_bytes())
         except SafetensorError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from ...cache.store import Store
 from ...errors import UnknownNameError, UsageError
@@ -28,15 +29,23 @@ def choose_split(store: Store, name: str | None, *, guess: bool = True) -> str:
     UsageError
         If it has none at all, or several and none may be guessed.
     """
-    splits = sorted(store.index.splits)
+    return choose_among(store.index.splits, name, what=f"Store {store.path}", guess=guess)
+
+
+def choose_among(known: Iterable[str], name: str | None, *, what: str, guess: bool) -> str:
+    """Return the split asked for of those known to a store or a dataset; see `choose_split`.
+
+    Parameters
+    ----------
+    what : has them, for messages
+    """
+    splits = sorted(known)
     if not splits:
-        raise UsageError(f"Store {store.path} has no split; its dataset names no training and test videos.")
+        raise UsageError(f"{what} has no split; it names no training and test videos.")
     if name is not None and name not in splits:
         raise UnknownNameError("split", name, splits)
     if name is None and len(splits) > 1:
         if not guess:
-            raise UsageError(
-                f"Store {store.path} has the splits {', '.join(splits)}; say with --split which one it is."
-            )
+            raise UsageError(f"{what} has the splits {', '.join(splits)}; say with --split which one it is.")
         log.info("split %r is taken, of %s", splits[0], ", ".join(splits))
     return name or splits[0]

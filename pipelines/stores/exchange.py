@@ -34,6 +34,7 @@ from ...cache.interchange.intake import add_streams, check_fit, imported_recipe,
 from ...cache.interchange.material import Material, StoreMaterial, StreamInfo, refuse_existing
 from ...cache.interchange.npy import NpyMaterial, write_npy
 from ...cache.layout import Layout, plan_layout
+from ...cache.made_by import note_command
 from ...cache.scratch import abandoned, move, scratch_name, sync, sync_tree
 from ...cache.store import Store
 from ...errors import UnknownNameError, UsageError, nearest_key_error
@@ -192,6 +193,7 @@ class ImportConfig:
     seed: int = 0  # of the order of videos
     shard_videos: int | None = None
     dry_run: bool = False  # read and check everything, write nothing
+    command: str | None = None  # as it was typed, to be recorded
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -253,6 +255,8 @@ def import_store(config: ImportConfig) -> ImportResult:
                 add_streams(store, material, recipes, seen=progress.advance)
             else:
                 store = _new(config, material, recipes, came, progress.advance)
+        if config.command is not None:
+            note_command(config.store, command=config.command)
     index = (store or material).index
     return ImportResult(
         store=str(config.store),

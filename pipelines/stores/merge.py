@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.fingerprint import differences
+from ...cache.made_by import note_command
 from ...cache.publish import adopt_shard
 from ...cache.root import DIGEST
 from ...cache.store import Store
@@ -50,11 +51,17 @@ class _Take:
     bytes: int
 
 
-def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) -> MergeResult:
+def merge_stores(
+    sources: Sequence[Path], into: Path, *, dry_run: bool = False, command: str | None = None
+) -> MergeResult:
     """Take every shard that `into` lacks from the first source that has it; a repeated call continues.
 
     Everything is compared before anything is written. Files are hard links where source and target share a file
     system, else copies, and each is hashed.
+
+    Parameters
+    ----------
+    command : as it was typed, to be recorded
 
     Raises
     ------
@@ -71,10 +78,7 @@ def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) 
     target = Store.open(into) if into.exists() else None
     new = target is None
     opened = [*([target] if target else []), *map(Store.open, sources)]
-    first = opened[0]
-    for store in opened[1:]:
-        if odd := differences(_plan(first), _plan(store), places=(f"in {first.path}", f"in {store.path}")):
-            raise RefusedError(f"The stores are of different plans: {'; '.join(odd)}. Nothing was merged.")
+    first = _of_one_plan(opened)
     names = list(dict.fromkeys(name for store in opened for name in store.stream_names))
     streams = {name: [s.stream(name) for s in opened if name in s.stream_names] for name in names}
     found = {name: _choose(streams[name]) for name in names}
@@ -89,6 +93,8 @@ def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) 
             for take in takes:
                 adopt_shard(into / take.stream, take.shard, take.source)
                 progress.advance()
+        if takes and command is not None:
+            note_command(into, command=command)
     taken = Counter(take.stream for take in takes)
     return MergeResult(
         into=str(into),
@@ -105,6 +111,15 @@ def merge_stores(sources: Sequence[Path], into: Path, *, dry_run: bool = False) 
         dry_run=dry_run,
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _of_one_plan(stores: Sequence[Store]) -> Store:
+    """Return the first of stores that have one plan."""
+    first, *others = stores
+    for store in others:
+        if odd := differences(_plan(first), _plan(store), places=(f"in {first.path}", f"in {store.path}")):
+            raise RefusedError(f"The stores are of different plans: {'; '.join(odd)}. Nothing was merged.")
+    return first
 
 
 def _plan(store: Store) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...cache.made_by import continuing
 from ...cache.marker import parse_marker
 from ...cache.mending import repair_command
 from ...cache.publish import DONE, SCRATCH
@@ -15,7 +16,7 @@ from ...cache.scratch import abandoned
 from ...cache.store import Store
 from ...cache.stream import Stream
 from ...errors import CorruptStoreError
-from ..record import Record
+from ..record import OPTIONAL, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class StoreStatus(Record):
     retryable: int  # videos that a stream could not read: `vidatt extract --retry` looks at them again
     at_work: int  # writers that hold scratch folders at this moment
     command: str | None  # that goes on, or mends; None = there is nothing to do
+    retry_command: str | None = field(default=None, metadata=OPTIONAL)  # that looks at them again, where it is recorded
 
 
 def store_status(path: Path) -> StoreStatus:
@@ -62,6 +64,7 @@ def store_status(path: Path) -> StoreStatus:
             streams[name] = StreamStatus(shards_done=0, videos_done=0, outcomes={}, bytes=0, damaged=(name,))
     damaged = any(stream.damaged for stream in streams.values())
     done = bool(streams) and all(stream.shards_done == store.shard_count for stream in streams.values())
+    unfinished = [name for name, stream in streams.items() if stream.shards_done < store.shard_count]
     scratch = path / SCRATCH
     at_work = len(set(scratch.glob("*")) - set(abandoned(scratch)))
     return StoreStatus(
@@ -73,8 +76,15 @@ def store_status(path: Path) -> StoreStatus:
         complete=done and not damaged,
         retryable=len(failed),
         at_work=at_work,
-        command=repair_command(path) if damaged else None if done else store.command,
+        retry_command=_retry(path, list(streams)) if failed else None,
+        command=repair_command(path) if damaged else None if done else store.command(unfinished),
     )
+
+
+def _retry(path: Path, streams: list[str]) -> str | None:
+    """Return the recorded command of all streams with --retry; None where there is none, or one for each of some."""
+    command = continuing(path, streams)
+    return None if command is None or " && " in command else f"{command} --retry"
 
 
 def _stream_status(stream: Stream, failed: set[str]) -> StreamStatus:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from testkit.stores import fill
+from testkit.stores import content, fill
 
 from vidatt.cache import growth
 from vidatt.cache.batches import Batches
@@ -30,10 +30,6 @@ from vidatt.errors import CorruptStoreError, RefusedError, UsageError
 pytestmark = pytest.mark.slow
 
 CUBES = {"rgb": (1, 1, 4), "flow": (2, 2, 3)}
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def extend(store: Store, length: Sequence[int], **given: Any) -> Store:

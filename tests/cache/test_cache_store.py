@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from testkit.stores import filled_store
+from testkit.stores import content, filled_store
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -35,10 +35,6 @@ RECIPE = {"backbone": "hog", "mean": [0.5, 0.25], "view": {"kind": "center"}}
 def filled(path: Path, length: list[int] = MIXED, names: tuple[str, ...] = ("rgb",), **options: int) -> Store:
     cubes, recipes = dict.fromkeys(names, (2, 2, 4)), dict.fromkeys(names, RECIPE)
     return filled_store(path, length, cubes, recipes=recipes, **{"videos_per_shard": 4, **options})
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def rich_index() -> Index:

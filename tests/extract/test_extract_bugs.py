@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from testkit.commands import vidatt
+from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -51,10 +52,6 @@ def _extract(
     )  # fmt: skip
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve small real videos."""
@@ -86,14 +83,14 @@ def test_a_bug_stops_the_run_with_its_traceback_and_leaves_the_store_as_it_was(
     shapes: Path, half: Path, tmp_path: Path, code: str, named: str
 ) -> None:
     store = shutil.copytree(half, tmp_path / "s.zarr")
-    before = _content(store)
+    before = content(store)
     done = _extract(shapes, store, env=_broken(tmp_path / "broken", code))
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert named in done.stderr
     assert "decoder_crash" not in done.stderr
     assert done.stdout == ""
-    assert _content(store) == before
+    assert content(store) == before
     assert json.loads(_extract(shapes, store).stdout)["outcomes"] == {"ok": 12}
 
 

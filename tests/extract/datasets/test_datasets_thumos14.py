@@ -198,6 +198,26 @@ def test_thumos14_bad_annotations_are_refused(folder: Path, tmp_path: Path, name
         load_catalogue("thumos14", annotations=tmp_path, options=DETECTION)
 
 
+def test_thumos14_videos_of_a_single_label_are_those_of_where_and_when(folder: Path, detection: Catalogue) -> None:
+    """Counts of the authors' lists of windows: 167 videos, 2,137 windows to train on, 174 and 2,326 to test on."""
+    single = load_catalogue("thumos14", annotations=folder, options={**DETECTION, "labels": "single"})
+    assert not single.multi_label
+    assert single.classes == detection.classes
+    by_id = {video.id: video for video in detection.videos}
+    assert all(video.intervals == by_id[video.id].intervals for video in single.videos)
+    assert {len(video.labels) for video in single.videos} == {1}
+    unlike = {v.id for v in single.videos if v.labels[0] not in by_id[v.id].labels}
+    assert unlike == {"video_test_0001496"}  # FrisbeeCatch, with stretches of CricketShot
+    for part, role, videos, windows in (("validation_set", TRAIN, 167, 2137), ("test_set_meta", TEST, 174, 2326)):
+        records = next(v for k, v in loadmat(folder / f"{part}.mat", simplify_cells=True).items() if k[0] != "_")
+        seconds = {record["video_name"]: float(record["video_duration_seconds"]) for record in records}
+        mine = [v for v, r in zip(single.videos, single.splits["1"], strict=True) if r == role]
+        spans = [(v.id, i) for v in mine for i in v.intervals if i.label != AMBIGUOUS]
+        assert (len(mine), sum(i.start_seconds < seconds[id] for id, i in spans)) == (videos, windows)
+    with pytest.raises(UsageError, match=r"labels='single' .* is one of task=detection"):
+        load_catalogue("thumos14", annotations=folder, options={"labels": "single"})
+
+
 def test_thumos14_missing_files_and_wrong_options_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"holds no validation_set\.mat"):
         load_catalogue("thumos14", annotations=tmp_path)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from testkit.commands import Running, start_program, start_vidatt, vidatt
 from testkit.disks import remount, small_disk
+from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.errors import system_cause
@@ -33,10 +34,6 @@ def _extract(videos: Path, store: Path, *more: str | Path) -> list[str | Path]:
 
 def _fit(store: Path, run: Path) -> list[str | Path]:
     return ["fit-head", "--head", "mean", "--preset", "small", "--store", store, "--out", run, "--device", "cpu"]
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def _one_line(text: str) -> str:
@@ -112,7 +109,7 @@ def test_a_signal_at_any_moment_ends_an_extraction_in_one_line_and_leaves_nothin
         assert _soon(lambda token=token: not _alive(token)), "a child outlived the command"
     assert codes.count(75) >= 4
     assert vidatt(*_extract(shapes, store)).returncode == 0
-    assert _content(store) == _content(reference)
+    assert content(store) == content(reference)
     assert not (store / ".tmp").exists()
 
 
@@ -155,7 +152,7 @@ def test_a_full_disk_ends_an_extraction_in_one_line_and_it_continues(
         assert 0 < done < 12
         ballast.unlink()
         assert vidatt(*_extract(shapes, disk / "s.zarr")).returncode == 0
-        assert _content(disk / "s.zarr") == _content(reference)
+        assert content(disk / "s.zarr") == content(reference)
 
 
 def test_a_limit_on_the_size_of_files_ends_an_extraction_in_one_line(
@@ -169,7 +166,7 @@ def test_a_limit_on_the_size_of_files_ends_an_extraction_in_one_line(
     assert limited.wait() == 1, limited.stderr
     assert "File too large" in _one_line(limited.stderr)
     assert vidatt(*_extract(shapes, tmp_path / "s.zarr")).returncode == 0
-    assert _content(tmp_path / "s.zarr") == _content(reference)
+    assert content(tmp_path / "s.zarr") == content(reference)
 
 
 def test_a_complete_store_on_a_read_only_disk_has_nothing_to_do(shapes: Path, tmp_path: Path) -> None:
@@ -231,7 +228,7 @@ def test_workers_that_are_killed_at_their_start_are_replaced(shapes: Path, refer
     assert _soon(kill_two)
     assert process.wait() == 0, process.stderr
     assert process.stderr.count("SIGKILL at its start; another one starts") == 2
-    assert _content(tmp_path / "s.zarr") == _content(reference)
+    assert content(tmp_path / "s.zarr") == content(reference)
 
 
 def test_no_cuda_device_is_wrong_use_everywhere(shapes: Path, reference: Path, tmp_path: Path) -> None:

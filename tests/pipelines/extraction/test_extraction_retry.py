@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from testkit.commands import start_vidatt, vidatt
+from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -64,10 +65,6 @@ def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1]}
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def break_some(folder: Path) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import zarr
 from testkit.commands import Running, start_vidatt, vidatt
+from testkit.stores import content
 from torchvision.models import get_model
 
 from vidatt.cache.store import Store
@@ -34,11 +35,6 @@ def _run(*arguments: str | Path, env: dict[str, str] | None = None) -> subproces
 def _extract(videos: Path, store: Path, *more: str | Path) -> list[str | Path]:
     return ["extract", "--dataset", "actionshapes", "--videos", videos, "--store", store, "--streams", "rgb",
             "--backbone", "hog", "--sampler", "centre:6", "--shard-videos", "2", *more]  # fmt: skip
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    """Every file of a store by its relative path."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +66,7 @@ def test_rerun_does_nothing_and_changes_nothing(shapes: Path, reference: Path) -
 
 def test_two_workers_make_the_same_bytes(shapes: Path, reference: Path, tmp_path: Path) -> None:
     assert _run(*_extract(shapes, tmp_path / "s.zarr", "--workers", "2")).returncode == 0
-    assert _content(tmp_path / "s.zarr") == _content(reference)
+    assert content(tmp_path / "s.zarr") == content(reference)
 
 
 @pytest.mark.long
@@ -78,7 +74,7 @@ def test_four_slices_at_once_make_the_same_bytes(shapes: Path, reference: Path, 
     store = tmp_path / "s.zarr"
     slices = [start_vidatt(*_extract(shapes, store, "--shard", f"{i}/4", "--workers", "1")) for i in range(4)]
     assert [s.wait() for s in slices] == [0, 0, 0, 0]
-    assert _content(store) == _content(reference)
+    assert content(store) == content(reference)
 
 
 def test_slurm_array_variables_choose_the_slice(shapes: Path, tmp_path: Path) -> None:
@@ -128,7 +124,7 @@ def test_kill_9_at_random_moments_then_rerun_gives_the_same_bytes(
     time.sleep(1.0)  # the children of the killed die with their parent
     done = _run(*_extract(shapes, store, "--workers", "1"))
     assert done.returncode == 0, done.stderr
-    assert _content(store) == _content(reference)
+    assert content(store) == content(reference)
 
 
 @pytest.mark.long
@@ -143,7 +139,7 @@ def test_every_signal_drains_and_the_same_command_continues(shapes: Path, refere
         assert "Run the same command again" in process.stderr
         assert before < 12 - len(Store.open(store).stream("rgb").missing_shards()) < 12
     assert _run(*_extract(shapes, store)).returncode == 0
-    assert _content(store) == _content(reference)
+    assert content(store) == content(reference)
 
 
 def test_a_worker_that_is_killed_is_replaced(shapes: Path, reference: Path, tmp_path: Path) -> None:
@@ -156,18 +152,18 @@ def test_a_worker_that_is_killed_is_replaced(shapes: Path, reference: Path, tmp_
     os.kill(child, signal.SIGKILL)
     assert process.wait() == 0, process.stderr
     assert "SIGKILL" in process.stderr
-    assert _content(store) == _content(reference)
+    assert content(store) == content(reference)
 
 
 def test_other_recipe_is_refused_and_the_difference_printed(shapes: Path, reference: Path) -> None:
-    before = _content(reference)
+    before = content(reference)
     refused = _run(*_extract(shapes, reference, "--crop", "112", "--resize", "short:128"))
     assert refused.returncode == 3
     assert "crop_px" in refused.stderr
     assert "112" in refused.stderr
     assert "224" in refused.stderr
     assert refused.stderr.strip().count("\n") <= 1
-    assert _content(reference) == before
+    assert content(reference) == before
 
 
 @pytest.mark.parametrize(

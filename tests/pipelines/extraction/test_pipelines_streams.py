@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from testkit.commands import vidatt
+from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
@@ -31,10 +32,6 @@ def _extract(videos: Path, store: Path, *more: str, code: int = 0) -> dict[str, 
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout) if code in (0, 1) else {"error": done.stderr}
-
-
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +95,12 @@ def test_streams_equal_their_parts_computed_by_hand(shapes: Path, store: Path) -
 def test_adding_a_stream_touches_no_existing_file(shapes: Path, store: Path, tmp_path: Path) -> None:
     grown = tmp_path / "s.zarr"
     _extract(shapes, grown, "--streams", "rgb", "--window", "16")
-    before = _content(grown)
+    before = content(grown)
     _extract(shapes, grown, "--streams", "flow")
     _extract(shapes, grown, "--streams", "rgb,flow,clip")
-    after = _content(grown)
+    after = content(grown)
     assert {name: after[name] for name in before} == before
-    reference = _content(store)
+    reference = content(store)
     for name in ("rgb", "flow", "clip"):
         files = {key for key in reference if key.startswith(f"{name}/")}
         assert files
@@ -121,10 +118,10 @@ def test_flow_in_the_worker_and_in_the_decoder_agree(shapes: Path, store: Path, 
 
 
 def test_another_flow_is_refused(shapes: Path, store: Path) -> None:
-    before = _content(store)
+    before = content(store)
     refused = _extract(shapes, store, "--flow-bound", "15", code=3)
     assert "bound" in refused["error"]
-    assert _content(store) == before
+    assert content(store) == before
 
 
 @pytest.mark.parametrize(("rule", "count"), [("10crop", 10), ("train:2", 2)])
@@ -134,7 +131,7 @@ def test_views_are_a_leading_axis(shapes: Path, tmp_path: Path, rule: str, count
     assert all(s["segments"] == VIDEOS * 3 for s in summary["streams"].values())
     again = tmp_path / "t.zarr"
     _extract(shapes, again, "--views", rule, "--shard-videos", "2", "--workers", "1")
-    assert _content(path) == _content(again)
+    assert content(path) == content(again)
     opened = Store.open(path)
     assert opened.views == count
     for name in ("rgb", "flow", "clip"):

@@ -213,6 +213,40 @@ def test_svm_on_a_run_reads_its_representation_and_keeps_its_attention(store, tr
     assert fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings)).finished_before
 
 
+def test_svm_on_a_run_chooses_c_on_videos_that_the_head_was_not_fitted_on(store, trained, tmp_path):
+    grid = (1e-6, 1e-3, 1.0, 100.0)
+    result = fit(config(store, tmp_path / "r", "svm", on=trained, settings={"grid": ",".join(map(str, grid))}))
+    measured = {row.C: row.measure for row in result.cross_validation}
+    alone = {
+        C: fit(config(store, tmp_path / str(C), "svm", on=trained, settings={"C": str(C)})).metrics.validation.top1
+        for C in grid
+    }
+    assert measured == alone  # each is what the validation part says of machines learned from the training part
+    assert max(grid, key=lambda C: (measured[C], -C)) == result.C
+    assert len(set(measured.values())) > 1
+    assert "of the validation scores, whose videos the head was not fitted on" in result.selected_by
+    assert "but C was chosen by them" in result.notes[-1]
+
+
+def test_svm_on_a_run_without_validation_wants_a_c(store, tmp_path):
+    settings = {"conv6": "8", "kernel": "1", "steps": "4", "validate_every": "2"}
+    base = config(store, tmp_path / "san", "san", preset="small", settings=settings, validation_share=0.0)
+    fit(base)
+    svm = config(store, tmp_path / "r", "svm", on=base.out, settings={}, validation_share=0.0)
+    with pytest.raises(UsageError, match=r"C must be chosen on others: give one, such as --set C=1\."):
+        fit(svm)
+    assert not svm.out.exists()
+    assert fit(replace(svm, settings={"C": "1"})).C == 1
+
+
+def test_svm_that_is_quick_says_no_line_per_machine(store, tmp_path, caplog):
+    caplog.set_level("INFO", logger="vidatt")
+    fit(config(store, tmp_path / "r", settings={}))
+    said = [record.message for record in caplog.records]
+    assert not [line for line in said if "machine" in line and "/s" in line]
+    assert len(said) <= 4, said
+
+
 def test_svm_on_a_run_refuses_what_would_spoil_its_validation(store, trained, tmp_path):
     for changes, error, message in (
         ({"seed": 3}, RefusedError, r"holds out other videos .*--seed 0, --validation 0\.2"),

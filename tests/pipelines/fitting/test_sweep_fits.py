@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -12,15 +13,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from testkit.commands import start_vidatt, vidatt
 from testkit.stores import fill
 
 from vidatt.cache.layout import plan_layout
 from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_store
-from vidatt.errors import InterruptedRunError, UnknownNameError, UsageError
+from vidatt.cli.fitting_tables import sweep_text
+from vidatt.cli.main import main
+from vidatt.errors import InterruptedRunError, ShardMissingError, UnknownNameError, UsageError
 from vidatt.pipelines.fitting.fit import FitConfig, fit
-from vidatt.pipelines.fitting.sweep import Spread, SweepConfig, SweepRun, average_runs, members, parse_sweep, sweep
+from vidatt.pipelines.fitting.sweep import (
+    Spread,
+    SweepConfig,
+    SweepFailure,
+    SweepResult,
+    SweepRun,
+    average_runs,
+    members,
+    parse_sweep,
+    sweep,
+)
 from vidatt.pipelines.metrics.classification import Measures
 from vidatt.pipelines.results.evaluate import evaluate
 
@@ -240,6 +254,40 @@ def test_a_stopped_sweep_of_one_process_continues(store, tmp_path):
     assert [path.name for path in (tmp_path / "r").iterdir()] == ["lr=0.01"]
     assert [run.status for run in sweep(fits).runs] == ["ok", "ok"]
     _resumed(tmp_path / "r" / "lr=0.01")
+
+
+def test_a_sweep_asks_for_complete_streams_before_its_first_fit(store, tmp_path):
+    lacking = shutil.copytree(store, tmp_path / "s.zarr")
+    (lacking / "flow" / ".done" / "0.json").unlink()
+    swept = SweepConfig(fit=base(lacking, tmp_path / "r"), vary={"streams": ("rgb", "rgb+flow")})
+    with pytest.raises(ShardMissingError, match=r"Stream 'flow' of .* has 1 of \d+ shards not done"):
+        sweep(swept)
+    assert not (tmp_path / "r").exists()
+    assert len(members(swept)) == 2  # laying them out, as `submit` does ahead of an extraction, needs no streams
+
+
+def test_heads_that_are_swept_need_no_head(store, tmp_path):
+    given = ["--store", str(store), "--preset", "small", "--device", "cpu", "--out", str(tmp_path / "r"), "--json"]
+    given += [f"--set={key}={value}" for key, value in QUICK.items()]
+    done = CliRunner().invoke(main, ["fit-head", "--sweep", "head=mean,san", *given])
+    assert done.exit_code == 0, done.output
+    assert [row["setting"] for row in json.loads(done.stdout)["rows"]] == [{"head": "mean"}, {"head": "san"}]
+    told = CliRunner().invoke(
+        main, ["fit-head", "--sweep", "head=mean,san", *given[: -1 - len(QUICK)], *given[-len(QUICK) :]]
+    )
+    assert "2 of 2 runs are done (2 were before) in" in told.stdout
+    without = CliRunner().invoke(main, ["fit-head", *given])
+    assert without.exit_code == 2
+    assert "--head is missing: give one of `vidatt heads`" in without.stderr
+
+
+def test_the_summary_counts_the_runs_that_are_done():
+    rows = _runs({(0, "1"): 0.5, (1, "1"): None, (2, "1"): 0.7})
+    result = SweepResult(
+        out="r", store="s", measure="top1", rows=average_runs(rows, "top1"), runs=tuple(rows),
+        failed=(SweepFailure(run="r", error="no"),), seconds=1.0,
+    )  # fmt: skip
+    assert "2 of 3 runs are done in r; 1.0 s" in sweep_text(result).splitlines()
 
 
 @pytest.mark.slow

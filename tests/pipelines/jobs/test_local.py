@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from testkit.commands import Running, start_vidatt, vidatt
+from testkit.stores import content
 
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.jobs.local import LocalRun, LocalTask
@@ -23,10 +24,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 def extract(videos: Path, store: Path) -> list[str | Path]:
     return ["extract", "--dataset", "actionshapes", "--videos", videos, "--store", store, "--streams", "rgb",
             "--backbone", "hog", "--sampler", "centre:6", "--shard-videos", "1", "--workers", "1"]  # fmt: skip
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")

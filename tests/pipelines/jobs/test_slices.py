@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from testkit.commands import start_vidatt, vidatt
-from testkit.stores import filled_store
+from testkit.stores import content, filled_store
 
 from vidatt.cache.publish import SCRATCH
 from vidatt.cache.scratch import scratch_name
@@ -30,10 +30,6 @@ def task(number: int, count: int, *, first: int = 0) -> dict[str, str]:
     """What Slurm and the script tell a task."""
     return {**os.environ, "VIDATT_SHARDS": str(count), "SLURM_ARRAY_TASK_ID": str(number),
             "SLURM_ARRAY_TASK_MIN": str(first)}  # fmt: skip
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")

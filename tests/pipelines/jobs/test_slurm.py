@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from testkit.commands import start_vidatt, vidatt
 from testkit.slurm import Cluster, slurm_cluster
-from testkit.stores import filled_store
+from testkit.stores import content, filled_store
 
 from vidatt.errors import UsageError
 from vidatt.extract.datasets.generator import generate
@@ -199,10 +199,6 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extract(videos: Path, store: Path) -> list[str | Path]:
     return ["extract", "--dataset", "actionshapes", "--videos", videos, "--store", store, "--streams", "rgb",
             "--backbone", "hog", "--sampler", "centre:6", "--shard-videos", "1", "--workers", "1"]  # fmt: skip
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.mark.slow

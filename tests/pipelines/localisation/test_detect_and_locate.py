@@ -6,142 +6,46 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from testkit.acting import (
+    CLASSES,
+    CROP,
+    FPS,
+    LEFT,
+    STRIDE,
+    TOP,
+    UNCLEAR,
+    T,
+    acting_store,
+    active,
+    box,
+    command,
+    fitted,
+    interval,
+)
 
-from vidatt.cache.index import Index
-from vidatt.cache.layout import plan_layout
-from vidatt.cache.ledger import VideoOutcome
 from vidatt.cache.store import Store
 from vidatt.cli.main import main
-from vidatt.extract.datasets.catalogue import AMBIGUOUS
 from vidatt.extract.datasets.generator import generate
 from vidatt.extract.streams import StreamConfig
 from vidatt.pipelines.extraction.config import ExtractConfig
 from vidatt.pipelines.extraction.extract import extract
-from vidatt.pipelines.fitting.fit import FitConfig, fit
+from vidatt.pipelines.localisation.box_evaluation import BoxEvaluationConfig, evaluate_boxes
 from vidatt.pipelines.localisation.segment_scores import FILE
 from vidatt.pipelines.localisation.submission import evaluate_detections
 from vidatt.pipelines.runs.attention import attention
 from vidatt.pipelines.runs.views import central_view
+from vidatt.pipelines.truth import TruthSource
 
-CLASSES, T, K, D = ("Jump", "Run", "Sit"), 12, 5, 8
-FPS, STRIDE, WIDTH, HEIGHT, CROP = 10.0, 5, 64, 48, 40
-LEFT, TOP = (WIDTH - CROP) // 2, (HEIGHT - CROP) // 2
-UNCLEAR = [0.0, 0.6]  # seconds in which nothing is judged
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.5)
-QUICK = {
-    "conv6": "24", "kernel": "1", "lstm": "8", "dropout": "0.2", "steps": "120", "validate_every": "60", "lr": "0.005",
-}  # fmt: skip
-
-
-def active(video: int) -> range:
-    """The segments in which the action happens."""
-    return range(2 + video % 5, 6 + video % 5)
-
-
-def interval(video: int) -> list[float]:
-    """Start and stop of the action, seconds."""
-    return [active(video)[0] * STRIDE / FPS, (active(video)[-1] + 1) * STRIDE / FPS]
-
-
-def cell(video: int) -> tuple[int, int]:
-    """Row and column of the cell in which it happens."""
-    return divmod(7 * video % (K * K), K)
-
-
-def box(video: int) -> list[float]:
-    """The cell of a video in pixels of the frame."""
-    y, x = cell(video)
-    side = CROP / K
-    return [LEFT + x * side, TOP + y * side, LEFT + (x + 1) * side, TOP + (y + 1) * side]
-
-
-def build(
-    path: Path,
-    *,
-    videos: int = 60,
-    truth: bool = True,
-    crops: dict[str, int] | None = None,
-    fps: float = FPS,
-    split: int = 0,
-    views: str = "center",
-    broken: int | None = None,
-) -> Store:
-    """A marked cell with the code of the class in some segments, noise elsewhere; every third video is tested."""
-    crops = crops or {"rgb": CROP}
-    generator = np.random.default_rng(0)
-    codes = 6 * np.eye(D)[1 : 1 + len(CLASSES)]
-    length = np.full(videos, T)
-    seen = [(v, t) for v in range(videos) for t in active(v)] if truth else []
-    spans = [(v, interval(v), v // 3 % len(CLASSES)) for v in range(videos)] if truth else []
-    spans += [(v, UNCLEAR, AMBIGUOUS) for v in range(videos)] if truth else []
-    index = Index(
-        ids=np.array([f"v{i:03}" for i in range(videos)]),
-        paths=np.array([f"v{i:03}.avi" for i in range(videos)]),
-        groups=np.array([f"g{i}" for i in range(videos)]),
-        labels=(np.arange(videos) // 3 % len(CLASSES))[:, None],
-        classes=CLASSES,
-        splits={"1": np.where(np.arange(videos) % 3 == split, 2, 1)},
-        length=length,
-        interval_video=np.array([v for v, *_ in spans], int),
-        interval_seconds=np.array([seconds for _, seconds, _ in spans]).reshape(-1, 2),
-        interval_label=np.array([label for *_, label in spans], int),
-        box_video=np.array([v for v, _ in seen], int),
-        box_frame=np.array([STRIDE * t + 2 for _, t in seen], int),
-        box_xyxy=np.array([np.array(box(v)) / [WIDTH, HEIGHT, WIDTH, HEIGHT] for v, _ in seen]).reshape(-1, 4),
-        box_label=np.array([v // 3 % len(CLASSES) for v, _ in seen], int),
-    )
-    count = 10 if views == "10crop" else 1
-    attributes = {"dataset": "planted", "view_rule": views}
-    store = Store.create(path, index=index, views=count, layout=plan_layout(length, count, 64), attributes=attributes)
-    for name, crop in crops.items():
-        recipe = {"stream": name, "resize": f"short:{HEIGHT}", "crop_px": crop}
-        stream = store.add_stream(name, cube_shape=(K, K, D), recipe=recipe)
-        for shard in range(store.shard_count):
-            start, stop = store.shard_row_range(shard)
-            cubes = (0.3 * generator.standard_normal((stop - start, K, K, D))).astype(np.float16)
-            frames, outcomes = np.full((stop - start, 3), -1, np.int32), []
-            for v in store.shard_videos(shard):
-                first = int(store.index.offset[v]) - start
-                for view in range(count):
-                    row = first + view * T
-                    frames[row : row + T] = STRIDE * np.arange(T)[:, None] + [0, 2, 5]
-                    if v == broken:
-                        cubes[row] = np.nan
-                    for t in active(v):
-                        cubes[(row + t, *cell(v))] += codes[int(store.index.labels[v, 0])] + 4 * np.eye(D)[0]
-                outcomes.append(
-                    VideoOutcome(
-                        id=str(store.index.ids[v]), outcome="ok", segments=T, fps=fps, width=WIDTH, height=HEIGHT,
-                        decoded_frames=STRIDE * T + 3,
-                    )
-                )  # fmt: skip
-            seconds = np.where(frames[:, 1] >= 0, frames[:, 1] / FPS, 0.0)
-            stream.publish(shard, cubes=cubes, frames=frames, seconds=seconds, outcomes=outcomes)
-    return store
-
-
-def fitted(store: Path, out: Path, head: str = "stan", **settings: str) -> Path:
-    chosen = QUICK if head == "stan" else {"steps": "4", "validate_every": "2"}
-    fit(FitConfig(head=head, store=store, out=out, preset="small", settings=chosen | settings, device="cpu"))
-    return out
-
-
-def command(name: str, run: Path, *more: str | Path, code: int = 0) -> dict[str, Any]:
-    """Run a command; return its JSON object, or its error."""
-    arguments = [name, str(run), *map(str, more), "--device", "cpu", "--json", "-qq"]
-    done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-    assert done.exit_code == code, done.output
-    return json.loads(done.stdout) if code == 0 else {"error": done.stderr}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("planted") / "p.zarr").path
+    return acting_store(tmp_path_factory.mktemp("planted") / "p.zarr").path
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +93,28 @@ def test_what_detect_says_is_what_its_file_is_worth(run: Path, tmp_path: Path) -
     assert official["map"] == result["measures"]["thumos14"]["map"]
     assert official["ambiguous"] == result["measures"]["thumos14"]["ambiguous"] == 20
     assert official["detections"] == result["proposals"] > 0
+
+
+@pytest.mark.parametrize("rule", ["thumos14", "activitynet"])
+def test_the_store_says_the_same_of_the_file_of_detect_by_either_rule(run: Path, store: Path, rule: str) -> None:
+    result = command("detect", run, "--set", "score_threshold=0.2")
+    again = evaluate_detections(
+        Path(result["out"]), source=TruthSource(store=store), rule=rule, thresholds=(0.1, 0.2, 0.3, 0.4, 0.5)
+    )
+    told = result["measures"][rule]
+    assert {key: value for key, value in again.to_dict().items() if key in told} == told
+
+
+def test_the_store_says_the_same_of_the_file_of_locate(run: Path, store: Path) -> None:
+    result = command("locate", run, "--rule", "minmax")
+    config = {"result": Path(result["out"]), "source": TruthSource(store=store)}
+    again = evaluate_boxes(BoxEvaluationConfig(**config, frames="file"))
+    told = result["measures"]
+    assert (again.frames, again.true_boxes, again.frames_without) == (80, told["true_boxes"], told["frames_without"])
+    assert list(again.frame_hit) == told["frame_hit"]  # the file has hundredths of pixels
+    assert list(again.frame_map) == pytest.approx(told["frame_map"], abs=1e-3)
+    every = evaluate_boxes(BoxEvaluationConfig(**config))
+    assert (every.frames, every.frame_hit) == (again.frames, again.frame_hit)  # truth is in sampled frames only here
 
 
 def test_a_second_call_writes_the_same_bytes_with_the_kept_classifier_and_without(run: Path) -> None:
@@ -305,7 +231,7 @@ def test_a_head_without_attention_is_refused_and_has_a_floor(store: Path, tmp_pa
 
 
 def test_without_truth_the_files_are_written_and_it_is_said(run: Path, tmp_path: Path) -> None:
-    bare = build(tmp_path / "bare.zarr", truth=False).path
+    bare = acting_store(tmp_path / "bare.zarr", truth=False).path
     for name in ("detect", "locate"):
         done = CliRunner().invoke(main, [name, str(run), "--store", str(bare), "--device", "cpu", "-q"])
         assert done.exit_code == 0, done.output
@@ -318,7 +244,7 @@ def test_without_truth_the_files_are_written_and_it_is_said(run: Path, tmp_path:
 
 
 def test_classifier_is_learned_from_the_runs_own_training_videos_only(run: Path, store: Path, tmp_path: Path) -> None:
-    other = build(tmp_path / "other.zarr", videos=57).path
+    other = acting_store(tmp_path / "other.zarr", videos=57).path
     refused = command("detect", run, "--store", other, code=3)
     assert "has not the 32 training videos" in refused["error"]
     command("detect", run)
@@ -337,14 +263,14 @@ def test_wrong_use_is_refused_by_name(run: Path, tmp_path: Path) -> None:
 
 
 def test_streams_that_show_different_parts_of_the_frame_are_refused(tmp_path: Path) -> None:
-    store = build(tmp_path / "two.zarr", videos=12, crops={"rgb": 40, "flow": 32})
+    store = acting_store(tmp_path / "two.zarr", videos=12, crops={"rgb": 40, "flow": 32})
     run = fitted(store.path, tmp_path / "run", steps="2", validate_every="2")
     assert "show different parts of the frame" in command("locate", run, code=3)["error"]
     assert command("detect", run)["videos"] == 4
 
 
 def test_unknown_times_and_places_are_refused(tmp_path: Path) -> None:
-    store = build(tmp_path / "still.zarr", videos=12, fps=0.0, views="train:1")
+    store = acting_store(tmp_path / "still.zarr", videos=12, fps=0.0, views="train:1")
     run = fitted(store.path, tmp_path / "run", steps="2", validate_every="2")
     assert "imported without a time map or a frame rate" in command("detect", run, code=2)["error"]
     assert "random crops (views train:1)" in command("locate", run, code=2)["error"]
@@ -363,13 +289,13 @@ def test_attention_does_not_depend_on_how_many_videos_are_read_at_once(
 
 
 def test_cubes_that_are_not_finite_stop_with_the_video(run: Path, tmp_path: Path) -> None:
-    store = build(tmp_path / "nan.zarr", broken=6).path
+    store = acting_store(tmp_path / "nan.zarr", broken=6).path
     for name in ("detect", "locate"):
         assert "of video 'v006' is not finite" in command(name, run, "--store", store, code=1)["error"]
 
 
 def test_the_central_view_of_ten_crops_is_looked_at(tmp_path: Path) -> None:
-    assert central_view(build(tmp_path / "ten.zarr", videos=3, views="10crop")) == 4
+    assert central_view(acting_store(tmp_path / "ten.zarr", videos=3, views="10crop")) == 4
 
 
 @pytest.mark.slow

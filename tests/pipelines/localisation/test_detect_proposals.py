@@ -16,7 +16,6 @@ from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
 from vidatt.cache.store import Store
 from vidatt.errors import UnknownNameError, UsageError
-from vidatt.pipelines.localisation.detect import THUMOS14_IDS, submission_classes
 from vidatt.pipelines.localisation.proposals import (
     PROPOSAL_RULES,
     Proposals,
@@ -27,12 +26,14 @@ from vidatt.pipelines.localisation.proposals import (
     normalised,
     proposal_seconds,
     segment_bounds,
+    smoothed,
     stan_proposals,
     untrimmednet_proposals,
     where_and_when_proposals,
 )
 from vidatt.pipelines.localisation.rules import read_rule
 from vidatt.pipelines.localisation.segment_scores import learn
+from vidatt.pipelines.localisation.submission import THUMOS14_IDS, submission_classes
 
 NAN = float("nan")
 
@@ -69,6 +70,10 @@ def test_stan_rule_has_the_specified_value() -> None:
             [(1, 1, 0.75), (3, 3, 0.75)], id="quantile",
         ),
         pytest.param([7, 7], [1, 1], {"normalise_k": "minmax"}, [(0, 1, 2.0)], id="minmax of a flat track"),
+        pytest.param([1, -1, 1, 3], [0.5, 0.5, 0.5, 1], {"bridge": 1}, [(0, 3, 4.0)], id="a bridged gap has no score"),
+        pytest.param([1, -1, -1, 3], [0.5, 0.5, 0.5, 1], {"bridge": 1}, [(0, 0, 0.5), (3, 3, 3.0)], id="too wide"),
+        # k: 0 1 3, each with its neighbours 0.5 4/3 2; s: 0.6 0.5 0.2 -> 0.55 1.3/3 0.35
+        pytest.param([0, 1, 3], [0.6, 0.5, 0.2], {"smooth": 3}, [(0, 1, 0.275 + 4 / 3 * 1.3 / 3)], id="smooth"),
     ],
 )  # fmt: skip
 def test_stan_rule_by_hand(k: list[float], s: list[float], settings: dict, expected: list) -> None:
@@ -107,6 +112,38 @@ def test_untrimmednet_rule_by_hand() -> None:
     assert rows(found) == [(0, 2, 0, round((0.5 + 0.8 + 0.45) / 3 + 0.2 * 0.6, 9))]
     assert UntrimmedNetRule().annotated_only
     assert not StanRule().annotated_only
+
+
+def test_bridge_and_smooth_of_the_other_rules_by_hand() -> None:
+    w = np.array([0.1, 0.2, 0.4, 0.05, 0.25])
+    found = where_and_when_proposals(w, np.array([0.2, 0.7, 0.1]), WhereAndWhenRule(bridge=1))
+    assert rows(found) == [(1, 4, 1, round(0.7 * (0.2 + 0.4 + 0.25) / 3, 9))]
+    # with the next: .15 .3 .225 .15 .25, of which half the largest is .15
+    found = where_and_when_proposals(w, np.array([0.2, 0.7, 0.1]), WhereAndWhenRule(smooth=2, threshold=0.6))
+    assert rows(found) == [(1, 2, 1, round(0.7 * 0.2625, 9)), (4, 4, 1, round(0.7 * 0.25, 9))]
+    scores = np.array([0.9, 0.1, 0.8, 0.0, 0.0])[:, None]
+    found = untrimmednet_proposals(scores, np.array([0.5]), UntrimmedNetRule(smooth=1, bridge=1))
+    assert rows(found) == [(0, 2, 0, round(0.85 + 0.2 * 0.5, 9))]
+
+
+@given(arrays(np.float64, st.integers(1, 30), elements=st.floats(-9, 9)), st.integers(1, 70))
+def test_smoothed_is_the_mean_of_the_neighbours_that_there_are(track: np.ndarray, segments: int) -> None:
+    before, behind = (segments - 1) // 2, segments // 2
+    wanted = [track[max(0, t - before) : t + behind + 1].mean() for t in range(len(track))]
+    np.testing.assert_allclose(smoothed(track, segments), wanted, atol=1e-9)
+    both = smoothed(np.stack([track, -track], axis=1), segments)
+    np.testing.assert_allclose(both, np.stack([wanted, np.negative(wanted)], axis=1), atol=1e-9)
+    assert np.array_equal(smoothed(track, 1), track)
+
+
+@given(arrays(bool, st.integers(1, 40)), st.integers(0, 5))
+def test_bridged_groups_are_the_groups_with_the_gaps_between_closed(kept: np.ndarray, bridge: int) -> None:
+    closed = kept.copy()
+    inner = groups(~kept)
+    for first, last in inner:
+        if first > 0 and last < len(kept) - 1 and last - first + 1 <= bridge:
+            closed[first : last + 1] = True
+    assert np.array_equal(groups(kept, bridge), groups(closed))
 
 
 @given(arrays(bool, st.integers(1, 40)))
@@ -198,11 +235,11 @@ def named(path: Path, classes: list[str]) -> Store:
 
 
 def test_thumos14_has_its_official_ids_in_both_tasks(shared_data: Path, tmp_path: Path) -> None:
-    ids, emitted = submission_classes(named(tmp_path / "20.zarr", list(THUMOS14_IDS)))
+    ids, emitted = submission_classes("thumos14", named(tmp_path / "20.zarr", list(THUMOS14_IDS)).index)
     assert (ids, emitted.tolist()) == (list(THUMOS14_IDS.values()), list(range(20)))
     lines = (shared_data / "annotations/ucf101/classInd.txt").read_text().split("\n")
     names = [line.split()[1] for line in lines if line.strip()]
-    ids, emitted = submission_classes(named(tmp_path / "101.zarr", names))
+    ids, emitted = submission_classes("thumos14", named(tmp_path / "101.zarr", names).index)
     assert ids == list(range(1, 102))
     assert {names[label]: ids[label] for label in emitted} == THUMOS14_IDS
 

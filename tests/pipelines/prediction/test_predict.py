@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from testkit.commands import vidatt
+from testkit.planted import planted_store
 from torchvision.models import resnet18
 
 from vidatt.cache.store import Store
-from vidatt.errors import UsageError, WeightsError
+from vidatt.errors import FingerprintMismatchError, UsageError, WeightsError
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.fitting.fit import fit
 from vidatt.pipelines.fitting.plan import FitConfig
@@ -328,6 +329,49 @@ def test_predictor_in_python(made: Path) -> None:
         assert replace(prediction, window=1).window == 1
     with pytest.raises(UsageError, match="stride no longer than the window"):
         load_predictor(made / "stan", window_seconds=1.0, stride_seconds=2.0)
+
+
+def test_speed_is_measured_end_to_end_and_by_part(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    folder = made / "videos" / "disc-updown"
+    count = len(list(folder.iterdir()))
+    told = done("benchmark", made / "stan", made / "san", folder, tmp_path / "bad.mp4", "--json", "-q", code=1)
+    assert (told["videos"], told["failed"], told["frames"]) == (count, 1, 20 * count)
+    assert told["frames_per_second"] == pytest.approx(told["frames"] / told["seconds"], rel=0.01)
+    parts = {one["part"]: one["seconds"] for one in told["parts"]}
+    assert set(parts) == {"decode", "inputs", "flow", "backbone rgb", "backbone flow", f"head {made / 'stan'}",
+                          f"head {made / 'san'}"}  # fmt: skip
+    assert all(seconds > 0 for seconds in parts.values())
+    assert told["processor"]
+    drawn = done("benchmark", made / "san", folder, "--store", made / "crops.zarr", "--json", "-q")
+    assert drawn["sampled"][0]["views"] == "10crop"
+    assert "views 10crop, segments uniform:3" in done("benchmark", made / "san", folder, "-q").stdout
+    said = line("benchmark", made / "san", tmp_path / "bad.mp4", code=2)
+    assert said == "vidatt: None of the 1 videos can be read; see `vidatt predict`."
+    assert "no stream 'flow'" in line("benchmark", made / "san", folder, "--store", made / "follows.zarr", code=2)
+
+
+def test_an_engine_that_does_not_run_here_gives_way_and_is_said(made: Path) -> None:
+    _, flow = making_of(Run.open(made / "stan"), Choices())
+    recipe = {**flow.recipe, "flow": {**flow.recipe["flow"], "engine": "triton"}}
+    other = replace(flow, recipe=recipe, config=replace(flow.config, flow_engine="triton"))
+    made_here, note = other.setup(torch.device("cpu"))
+    assert made_here.input.flow.engine in ("numba", "torch")
+    assert note.startswith(f"stream 'flow': flow by the engine {made_here.input.flow.engine}, the run's by triton")
+
+
+def test_cubes_that_cannot_be_made_as_the_runs_are_refused(made: Path) -> None:
+    (rgb,) = making_of(Run.open(made / "drawn"), Choices())
+    with pytest.raises(FingerprintMismatchError, match=r"resize: \"short:65\" -> \"short:64\" \(run -> here\)"):
+        replace(rgb, recipe={**rgb.recipe, "resize": "short:65"}).setup(torch.device("cpu"))
+
+
+def test_streams_that_no_extraction_made_are_refused(tmp_path: Path) -> None:
+    planted_store(tmp_path / "s.zarr")
+    fit(FitConfig(head="mean", store=tmp_path / "s.zarr", preset="small", settings={"steps": "2"}, out=tmp_path / "r"))
+    said = line("predict", tmp_path / "r", "x.mp4", code=3)
+    assert "Stream 'rgb' of run" in said
+    assert "name the store with --store" in said
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from testkit.acting import acting_store
 from testkit.commands import start_vidatt, vidatt
 from testkit.stores import fill
 
@@ -19,6 +21,7 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_index
 from vidatt.extract.datasets.generator import generate
 from vidatt.pipelines.reproduce.report import ReproducedCell, figure
+from vidatt.pipelines.reproduce.tables import load_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 CUBES = {"rgb": (2, 2, 6), "flow": (2, 2, 6), "clip": (2, 2, 6)}
@@ -150,6 +153,111 @@ def test_commands_of_a_dry_run_work_by_hand_and_their_runs_are_taken(tmp_path: P
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def _thumos14(path: Path, *streams: str) -> Path:
+    """A store of three classes of THUMOS14 with true intervals."""
+    classes = ("Diving", "LongJump", "PoleVault")
+    acting_store(path, dataset="thumos14", classes=classes, crops=dict.fromkeys(streams, 40))
+    return path
+
+
+def test_table_4_is_measured_as_the_paper_did_and_each_row_says_by_what(tmp_path: Path) -> None:
+    _thumos14(tmp_path / "fifty.zarr", "rgb")
+    _thumos14(tmp_path / "fps10.zarr", "rgb")
+    _thumos14(tmp_path / "every15.zarr", "rgb", "flow")
+    stores = ("--store", "fifty.zarr", "--store", "fps10=fps10.zarr", "--store", "every15=every15.zarr")
+    result = _reproduce("where-and-when-4", *stores, "--out", "out", cwd=tmp_path)
+    cells = _cells(result)
+    assert {cell["status"] for (row, _), cell in cells.items() if "Yeung" not in row} == {"measured"}
+    assert cells["Ours", "0.1"]["measure"] == "window_recall@0.1"
+    assert cells["(Wang et al., 2017)", "0.5"]["measure"] == "thumos14@0.5"
+    assert (cells["Ours", "0.1"]["printed"], cells["(Wang et al., 2017)", "0.5"]["printed"]) == (70.0, 13.7)
+    lines = [line for line in result["commands"] if not line.startswith(("vidatt fit-head", "vidatt evaluate"))]
+    assert len(lines) == 2
+    for line in lines:  # by hand the same
+        done = vidatt(*shlex.split(line)[1:], "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        row, values = "Ours", said.get("window_recall")
+        if values is None:
+            row, values = "(Wang et al., 2017)", said["measures"]["thumos14"]["map"]
+            assert said["runs"] == [f"out/untrimmed-{name}/split-1-seed-0" for name in ("rgb", "flow")]
+        else:
+            assert (said["store"], said["window"], said["limit"]) == ("fps10.zarr", 50, 0.023)
+        assert [cells[row, f"0.{n}"]["value"] for n in range(1, 6)] == pytest.approx([100 * v for v in values])
+    assert "Ours: no mAP but window recall" in (tmp_path / "out" / "where-and-when-4.md").read_text()
+    # without the other stores the rows that need them are left out
+    planned = _cells(_reproduce("where-and-when-4", *stores[:2], *stores[4:], "--dry-run", cwd=tmp_path))
+    assert planned["(Wang et al., 2017)", "0.5"]["status"] == "planned"
+    assert planned["Ours", "0.5"]["why"] == f"{NEEDS} fps10, given as --store fps10=PATH"
+
+
+def test_untrimmednet_of_two_streams_is_a_row_of_stan_s_table(tmp_path: Path) -> None:
+    _thumos14(tmp_path / "dense.zarr", "rgb", "flow", "clip")
+    asked = ("--store", "dense.zarr", "--store", "every15=dense.zarr", "--out", "out")
+    cells = _cells(_reproduce("stan-9", *asked, cwd=tmp_path))
+    made = {row for (row, _), cell in cells.items() if cell["status"] == "measured"}
+    assert made == {"UntrimmedNet [72]", "STAN"}
+
+
+@pytest.mark.parametrize(("dataset", "own", "other"), [("kinetics400", "Kinetics-400*", "Kinetics-600"),
+                                                       ("kinetics600", "Kinetics-600", "Kinetics-400*")])  # fmt: skip
+def test_a_store_of_kinetics_gives_the_row_of_its_version(tmp_path: Path, dataset: str, own: str, other: str) -> None:
+    _store(tmp_path / "k.zarr", dataset, ("rgb",))
+    cells = _cells(_reproduce("glka-6", "--store", "k.zarr", "--out", "out", cwd=tmp_path))
+    mine, theirs = (cells[f"Our model ({name})", "Top-1"] for name in (own, other))
+    assert (mine["status"], mine["printed"]) == ("measured", 69.2 if own.endswith("*") else 70.0)
+    assert theirs["status"] == "left out"
+    assert theirs["why"].startswith(f"is of {other}")
+
+
+def test_kinetics_400_star_is_the_videos_of_kinetics_400_that_kinetics_600_has_too(tmp_path: Path) -> None:
+    """The option of the table's extraction, as a person gives it to a command that reads the lists."""
+    lists = {"400_train": "abc", "400_val": "de", "600_train": "bx", "600_val": "cey"}
+    for name, ids in lists.items():
+        rows = [f"{'run' if name < '5' else 'jog'},{id},1,11\n" for id in ids]
+        (tmp_path / f"kinetics-{name}.csv").write_text("label,youtube_id,time_start,time_end\n" + "".join(rows))
+    option = load_table("glka-6").extractions["thirds"].for_dataset("kinetics400")["option"]
+    (tmp_path / "videos").mkdir()
+    asked = ("--annotations", ".", "--option", option, "--check", "videos", "--json")
+    done = vidatt("datasets", "kinetics400", *asked, cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["videos"] == 3, done.stderr
+    assert told["missing"] == [f"{part}_000001_000011.mp4" for part in ("train/run/b", "train/run/c", "val/run/e")]
+
+
+def test_what_is_given_goes_into_steps_and_rows_without_it_are_left_out(tmp_path: Path) -> None:
+    """GLKA's Table VIII: a run on Kinetics to start from, and scores of another network by split."""
+    kinetics = _store(tmp_path / "k.zarr", "kinetics600", ("rgb",))
+    hmdb = Store.open(_store(tmp_path / "h.zarr", "hmdb51", ("rgb",)))
+    fit = ("fit-head", "--head", "glka", "--streams", "rgb", "--store", kinetics, "--out", "kinetics run", *SMALL)
+    assert vidatt(*fit, cwd=tmp_path).returncode == 0
+    index = hmdb.index
+    tested = np.flatnonzero(index.splits["1"] == 2)
+    scores = np.random.default_rng(0).dirichlet(np.ones(len(index.classes)), len(tested)).astype(np.float32)
+    np.savez(tmp_path / "i3d-1.npz", ids=np.array([str(id) for id in index.ids[tested]]), scores=scores)
+    asked = ("--store", "h.zarr", "--out", "out")
+    told = vidatt("reproduce", "glka-8", *asked, *SMALL, cwd=tmp_path)
+    assert told.returncode == 2
+    assert "needs the run of Table VI, of head glka fitted on Kinetics-600, as --given kinetics=PATH" in told.stderr
+    given = ("--given", "kinetics=kinetics run", "--given", "i3d=i3d-{split}.npz")
+    result = _reproduce("glka-8", *asked, *given, cwd=tmp_path)
+    cell = _cells(result)["Ours(early fusion) + I3D*, Kinetics", "accuracy"]
+    assert (cell["status"], cell["printed"]) == ("measured", 81.1)
+    start, _, fused = result["commands"]
+    assert "--from 'kinetics run'" in start
+    assert "out/early-from-kinetics/split-1-seed-0 i3d-1.npz --method mean --file-scores probabilities" in fused
+    done = vidatt(*shlex.split(fused)[1:-2], "--out", "by hand", "--json", cwd=tmp_path)
+    assert 100 * json.loads(done.stdout)["metrics"]["top1"] == pytest.approx(cell["value"])
+    for wrong, said in (
+        ("i3d=none-{split}.npz", "--given i3d=none-{split}.npz: there is no none-1.npz; it is class scores of I3D"),
+        ("i3e=i3d-1.npz", "Unknown name in --given of glka-8: 'i3e'. Did you mean 'i3d'"),
+        ("i3d", "--given 'i3d': write KEY=VALUE"),
+    ):
+        refused = vidatt("reproduce", "glka-8", *asked, "--given", wrong, *SMALL, cwd=tmp_path)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+        assert said in refused.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_at_any_time_the_same_command_continues_to_the_same_result(
     tmp_path: Path, number: signal.Signals
@@ -216,7 +324,7 @@ def test_rows_whose_streams_a_store_lacks_are_left_out_and_other_settings_are_no
         (("stan-1", "--store", "s.zarr", "--preset", "tiny"), "stan-1.toml: fit.fc6-rgb: Unknown preset"),
         (("stan-1", "--store", "s.zarr", "--splits", "7"), "Unknown split '7'"),
         (("stan-1", "--store", "s.zarr", "--out", "a,b"), "--out a,b: settings list runs by commas"),
-        (("tclsta-9", "--store", "s.zarr"), "Table tclsta-9: no row can be made on this store: needs a benchmark"),
+        (("tclsta-9", "--store", "s.zarr"), "Table tclsta-9: no row can be made on this store: needs video files"),
         (("--store", "s.zarr"), "TABLE is missing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -243,6 +351,8 @@ def test_figure_reads_what_commands_print() -> None:
     assert figure({"measures": detections}, "thumos14@0.5") == 0.2
     boxes = {"thresholds": [0.05, 0.1], "frame_hit": [0.9, 0.8]}
     assert figure({"measures": boxes}, "frame_hit@0.05") == 0.9
+    windows = {"thresholds": [0.1, 0.5], "window_recall": [0.7, 0.2], "accuracy": 0.8}
+    assert figure(windows, "window_recall@0.5") == 0.2
 
 
 def test_list_names_every_table_and_a_store_at_hand(tmp_path: Path) -> None:

@@ -158,6 +158,10 @@ def test_printed_numbers_stand_in_the_paper_row_by_row(name: str) -> None:
         ('steps = ["one", "both"]', 'steps = "one"', r"row 'r'.steps: must be a list of texts"),
         ('extract.main.recipe = "stan"', 'extract.main = "stan"', r"extract: write extract.NAME"),
         ('unit =', 'unit', r"no TOML"),
+        ('[fit]', '[given]\nx = "a file"\n[fit]', r"given.x: no step needs it"),
+        ('[fit]', '[given]\none = "a run"\n[fit]', r"fit.one: there is another step of this name, or something given"),
+        ('label = "r"', 'label = "r"\nmeasures = ["top1"]', r"row 'r'.measures: 1 for 2 columns"),
+        ('label = "r"', 'label = "r"\nmeasures = ["top1", "recall@0.1"]', r"row 'r'.measures: no measure 'recall@0.1'"),
     ],
 )  # fmt: skip
 def test_a_file_with_a_mistake_is_refused_in_one_line(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -205,6 +209,20 @@ def test_steps_that_others_need_come_first_and_parts_are_what_a_step_stands_on(t
     assert list(table.steps) == ["one", "two", "both"]
     assert table.parts("both") == ["one", "two", "both"]
     assert table.parts("one") == ["one"]
+
+
+def test_a_row_may_show_something_else_than_its_column_and_steps_read_what_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "p-1.toml"
+    text = SMALL.replace('label = "r"', 'label = "r"\nmeasures = ["map", "window_recall@0.5"]')
+    text = text.replace("[fit]", '[given]\nfile = "scores"\n\n[fit]').replace('"one", "two"]', '"one", "two", "file"]')
+    path.write_text(text)
+    table = read_table(path)
+    assert [table.measure(table.rows[0], n, "ucf101", multi_label=False) for n in (0, 1)] == [
+        "map",
+        "window_recall@0.5",
+    ]
+    assert (table.steps["both"].needs, table.steps["both"].given) == (("one", "two"), ("file",))
+    assert table.given == {"file": "scores"}
 
 
 def test_page_has_the_list_that_the_command_prints() -> None:

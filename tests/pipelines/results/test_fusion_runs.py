@@ -267,6 +267,22 @@ def test_files_join_by_id_as_npz_and_as_csv_with_columns_in_any_order(runs, tmp_
         np.testing.assert_allclose(scores_of(tmp_path / out)["scores"], expected, atol=1e-6)
 
 
+def test_npy_joins_by_its_list_of_ids_which_is_part_of_what_makes_two_fusions_the_same(runs, tmp_path):
+    names, scores = foreign("test", TEST)
+    np.save(tmp_path / "i3d.npy", scores)
+    one, other = tmp_path / "ids.txt", tmp_path / "other.txt"
+    one.write_text("\n".join(names))
+    other.write_text("\n".join(names[::-1]))
+    fused(tmp_path / "f", runs[0], tmp_path / "i3d.npy", ids=(one,))
+    np.testing.assert_allclose(scores_of(tmp_path / "f")["scores"], (scores_of(runs[0])["scores"] + scores) / 2)
+    with pytest.raises(RefusedError, match="another"):
+        fused(tmp_path / "f", runs[0], tmp_path / "i3d.npy", ids=(other,))
+    with pytest.raises(UsageError, match=r"i3d\.npy has scores without ids; give --ids"):
+        fused(tmp_path / "g", runs[0], tmp_path / "i3d.npy")
+    with pytest.raises(UsageError, match=r"there are 1 lists and 0 \.npy files"):
+        fused(tmp_path / "g", *runs, ids=(one,))
+
+
 def test_file_that_takes_part_in_learning_needs_the_validation_videos_too(runs, tmp_path):
     names, scores = foreign("test", TEST)
     np.savez(tmp_path / "i3d.npz", ids=names, scores=scores)

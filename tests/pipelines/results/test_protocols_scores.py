@@ -20,6 +20,7 @@ from vidatt.errors import MissingFileError, RefusedError, UnknownNameError, Usag
 from vidatt.pipelines.metrics.classification import Denominators
 from vidatt.pipelines.results.score_evaluation import evaluate_scores
 from vidatt.pipelines.results.score_files import read_scores
+from vidatt.pipelines.truth import TruthSource
 
 N = 30
 IDS = np.array([f"v{i:04}.avi" for i in range(N)])
@@ -95,18 +96,18 @@ def test_csv_labels_may_be_several_quoted_or_none(tmp_path):
 def test_labels_by_id_from_a_store(store, tmp_path):
     order = np.random.default_rng(1).permutation(N)
     path = npz(tmp_path / "s.npz", ids=IDS[order], scores=SCORES[order])
-    result = evaluate_scores(path, store_path=store)
+    result = evaluate_scores(path, source=TruthSource(store=store))
     assert result.metrics.top1 == (SCORES[TEST].argmax(1) == 0).mean()
     counts = {key: getattr(result, key) for key in ("videos", "listed", "missing", "unlisted", "split", "part")}
     assert counts == {"videos": 10, "listed": 10, "missing": 0, "unlisted": 20, "split": "1", "part": "test"}
     assert "20 videos of the file that are not listed are left out" in result.protocol
     assert [row.name for row in result.per_class] == ["class 0", "class 1", "class 2"]
-    assert evaluate_scores(path, store_path=store, part="train").videos == 20
+    assert evaluate_scores(path, source=TruthSource(store=store), part="train").videos == 20
 
 
 def test_listed_videos_without_scores_are_stated_and_not_counted(store, tmp_path):
     path = npz(tmp_path / "s.npz", ids=IDS[:15], scores=SCORES[:15])
-    result = evaluate_scores(path, store_path=store)
+    result = evaluate_scores(path, source=TruthSource(store=store))
     assert (result.videos, result.listed, result.missing) == (5, 10, 5)
     assert "5 of 10 videos" in result.protocol
     assert "5 without scores are left out of every denominator" in result.protocol
@@ -125,7 +126,7 @@ def test_rows_of_one_id_are_clips_that_are_averaged_on_request_only(store, tmp_p
     assert (table.ids, table.clips) == (tuple(IDS), (1, 2))
     assert table.scores[:-1] == pytest.approx(SCORES[:-1])
     assert table.labels[:, 0].tolist() == LABELS.tolist()
-    result = evaluate_scores(path, store_path=store, average_clips=True)
+    result = evaluate_scores(path, source=TruthSource(store=store), average_clips=True)
     assert result.videos == 10
     assert "averaged over the rows of each video (1 to 2)" in result.protocol
     text = CliRunner().invoke(main, ["evaluate", str(path), "--average-clips"]).output
@@ -138,14 +139,14 @@ def test_rows_of_one_id_are_clips_that_are_averaged_on_request_only(store, tmp_p
 
 def test_file_of_a_run_equals_its_evaluation(store, tmp_path):
     path = npz(tmp_path / "scores-1-test.npz", ids=IDS[TEST], scores=SCORES[TEST], labels=LABELS[TEST][:, None])
-    own, stored = evaluate_scores(path), evaluate_scores(path, store_path=store)
+    own, stored = evaluate_scores(path), evaluate_scores(path, source=TruthSource(store=store))
     assert own.metrics == stored.metrics
 
 
 def test_other_labels_than_the_stores_are_refused(store, tmp_path):
     path = npz(tmp_path / "s.npz", labels=(LABELS + 1) % 3)
     with pytest.raises(RefusedError, match=r"other labels than .* for 10 of 10 videos, such as 'v0000\.avi'; are its"):
-        evaluate_scores(path, store_path=store)
+        evaluate_scores(path, source=TruthSource(store=store))
 
 
 @pytest.mark.parametrize(
@@ -187,19 +188,22 @@ def test_bad_lines_of_a_csv_are_refused(tmp_path, text, words):
 def test_what_does_not_fit_the_store_is_refused(store, tmp_path):
     path = npz(tmp_path / "s.npz")
     with pytest.raises(UnknownNameError, match="Unknown split '2'"):
-        evaluate_scores(path, store_path=store, split="2")
+        evaluate_scores(path, source=TruthSource(store=store), split="2")
     with pytest.raises(UnknownNameError, match="Unknown part 'tset'"):
-        evaluate_scores(path, store_path=store, part="tset")
+        evaluate_scores(path, source=TruthSource(store=store), part="tset")
     with pytest.raises(UsageError, match="has no official protocol"):
-        evaluate_scores(path, store_path=store, by_official_protocol=True)
+        evaluate_scores(path, source=TruthSource(store=store), by_official_protocol=True)
     with pytest.raises(UsageError, match="--split and --protocol need --store"):
         evaluate_scores(path, by_official_protocol=True)
     with pytest.raises(UsageError, match=r"scores of none of the 10 test videos of split '1' of .*, such as 'v00"):
-        evaluate_scores(npz(tmp_path / "o.npz", ids=np.char.add(IDS, "x")), store_path=store)
+        evaluate_scores(npz(tmp_path / "o.npz", ids=np.char.add(IDS, "x")), source=TruthSource(store=store))
     with pytest.raises(UsageError, match="2 scores per video, and there are 3 classes"):
-        evaluate_scores(npz(tmp_path / "t.npz", scores=SCORES[:, :2]), store_path=store)
+        evaluate_scores(npz(tmp_path / "t.npz", scores=SCORES[:, :2]), source=TruthSource(store=store))
     with pytest.raises(UsageError, match="are not those of the task in their order"):
-        evaluate_scores(npz(tmp_path / "c.npz", classes=np.array(["class 1", "class 0", "class 2"])), store_path=store)
+        evaluate_scores(
+            npz(tmp_path / "c.npz", classes=np.array(["class 1", "class 0", "class 2"])),
+            source=TruthSource(store=store),
+        )
     with pytest.raises(MissingFileError, match="There is no file of scores"):
         evaluate_scores(tmp_path / "none.npz")
 
@@ -216,7 +220,7 @@ def test_background_videos_are_negatives_in_the_official_map(tmp_path):
     )
     scores = np.array([[0.5, 0.1], [0.4, 0.2], [0.9, 0.3]])
     path = npz(tmp_path / "s.npz", ids=np.array(list("abc")), scores=scores)
-    result = evaluate_scores(path, store_path=store.path, by_official_protocol=True)
+    result = evaluate_scores(path, source=TruthSource(store=store.path), by_official_protocol=True)
     assert result.official.value == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1 / 2) / 2)
     assert (result.official.primary, result.denominators) == ("map", Denominators(top=2, map=3, classes=2))
     text = (

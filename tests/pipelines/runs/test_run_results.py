@@ -24,6 +24,7 @@ from vidatt.pipelines.results.score_evaluation import evaluate_scores
 from vidatt.pipelines.runs.places import place_of
 from vidatt.pipelines.runs.run import Run
 from vidatt.pipelines.runs.seen import SeenVideos, read_seen
+from vidatt.pipelines.truth import TruthSource
 
 pytestmark = pytest.mark.slow
 
@@ -107,13 +108,13 @@ def test_compare_and_fuse_read_the_results_on_another_store(made, run, tmp_path)
     second = fitted(Store.open(made[0]), tmp_path / "second", seed=0, settings={"steps": "40"})
     evaluate(second, device="cpu")
     with pytest.raises(MissingFileError, match=r"make it by `vidatt evaluate .*run --store .*other\.zarr`"):
-        compare([run, second], store_path=other)
+        compare([run, second], source=TruthSource(store=other))
     with pytest.raises(MissingFileError, match=r"`vidatt evaluate .*run --store .*other\.zarr`"):
         fuse(FuseConfig(parts=(run, second), method="mean", out=tmp_path / "f", store=other))
     for path in (run, second):
         evaluate(path, other, device="cpu")
     assert [row.videos for row in compare([run, second]).runs] == [12, 12]
-    there = compare([run, second], store_path=other)
+    there = compare([run, second], source=TruthSource(store=other))
     assert there.runs[0].metrics == evaluate(run, other, device="cpu").metrics
     assert fuse(FuseConfig(parts=(run, second), method="mean", out=tmp_path / "f", store=other)).videos == 12
     done = invoked("compare", run, second, "--store", other, "--json")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from testkit.commands import vidatt
+from testkit.stores import content
 
 from vidatt.extract.datasets.generator import generate
 
@@ -30,16 +31,12 @@ def before(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def test_a_run_of_before_is_evaluated_and_its_fit_is_finished(before: Path) -> None:
-    fitted = _content(before / "run")
+    fitted = content(before / "run")
     done = vidatt(*FIT, "--json", "--device", "cpu", cwd=before)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"]["validation"]["top1"] == 0.25
-    assert _content(before / "run") == fitted
+    assert content(before / "run") == fitted
     done = vidatt("evaluate", "run", "--json", "--device", "cpu", cwd=before)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["metrics"] == MEASURED
@@ -55,13 +52,13 @@ def test_a_run_of_before_is_evaluated_and_its_fit_is_finished(before: Path) -> N
 
 def test_the_extraction_of_before_is_complete_and_takes_another_stream(before: Path) -> None:
     generate(before / "videos", videos=12, shapes=2, motions=2, frames=20, n_jobs=1)
-    made = _content(before / "shapes.zarr")
+    made = content(before / "shapes.zarr")
     done = vidatt(*EXTRACT, "--streams", "rgb,clip", "--json", cwd=before)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcomes"] == {"ok": 12}
-    assert _content(before / "shapes.zarr") == made
+    assert content(before / "shapes.zarr") == made
     done = vidatt(*EXTRACT, "--streams", "flow", "--flow-preset", "fast", cwd=before)
     assert done.returncode == 0, done.stderr
-    after = _content(before / "shapes.zarr")
+    after = content(before / "shapes.zarr")
     assert {name: content for name, content in after.items() if not name.startswith("flow/")} == made
     assert any(name.startswith("flow/.done/") for name in after)

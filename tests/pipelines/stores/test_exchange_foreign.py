@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from testkit.commands import vidatt
+from testkit.stores import content
 
 from vidatt.cache.interchange.foreign import TimeMap
 from vidatt.cache.store import Store
@@ -49,10 +50,6 @@ def run(source: Path, store: Path, **changes) -> Store:
 
 def video(store: Store, id: str, stream: str = "features") -> np.ndarray:
     return store.stream(stream).reader().read_video(store.index.position(id))
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
 def test_folder_of_npy_with_a_manifest(tmp_path):
@@ -203,11 +200,11 @@ def test_packed_arrays_that_do_not_fit_are_refused(tmp_path):
 def test_misshaped_arrays_are_refused_by_name_without_a_trace(tmp_path, clip, words):
     source = folder(tmp_path / "in", clip1=clip)
     store = run(folder(tmp_path / "good"), tmp_path / "old.zarr", streams=("rgb",))
-    before = tree(tmp_path)
+    before = content(tmp_path)
     for target in (tmp_path / "new.zarr", store.path):
         with pytest.raises(UsageError, match=rf"walk/b\.npy'? {words}"):
             run(source, target)
-    assert tree(tmp_path) == before
+    assert content(tmp_path) == before
 
 
 def test_float16_keeps_its_largest_number(tmp_path):
@@ -219,11 +216,11 @@ def test_float16_keeps_its_largest_number(tmp_path):
 def test_duplicates_are_refused_without_a_trace(tmp_path):
     folder(tmp_path / "in")
     folder(tmp_path / "again", clip0=None, clip1=None, clip3=None)
-    before = tree(tmp_path)
+    before = content(tmp_path)
     sources = ((None, tmp_path / "in"), ("test", tmp_path / "again"))
     with pytest.raises(UsageError, match=r"video 'run/a' is in .*in and in .*again; ids must be unique"):
         import_store(ImportConfig(sources=sources, store=tmp_path / "s.zarr"))
-    assert tree(tmp_path) == before
+    assert content(tmp_path) == before
     twice = manifest(tmp_path / "m.csv", "a,walk/a,x", "b,walk/a.npy,x", header="id,path,label")
     with pytest.raises(UsageError, match=r"'walk/a\.npy' is both video 'a' and video 'b'"):
         run(tmp_path / "in", tmp_path / "s.zarr", manifest=twice)
@@ -241,7 +238,7 @@ def test_a_stream_is_added_to_a_store_with_the_same_ids_and_lengths_only(tmp_pat
     assert (result.new, store.stream_names) == (False, ["rgb", "fc6"])
     for i, clip in enumerate(CLIPS):
         np.testing.assert_array_equal(video(store, clip, "fc6")[:, 0, 0], cubes(9 + i)[:, 0, 0].astype(np.float16))
-    before = tree(tmp_path / "s.zarr")
+    before = content(tmp_path / "s.zarr")
     missing = folder(tmp_path / "three", clip2=None)
     with pytest.raises(RefusedError, match="three has no video 'run/a'; a stream must have the ids of its store"):
         run(missing, store.path, streams=("c",))
@@ -254,7 +251,7 @@ def test_a_stream_is_added_to_a_store_with_the_same_ids_and_lengths_only(tmp_pat
     listed = manifest(tmp_path / "m.csv", *rows, header="id,path,label")
     with pytest.raises(RefusedError, match=r"Video '.*' has labels \['x'\] in in, none in"):
         run(first, store.path, streams=("c",), manifest=listed)
-    assert tree(tmp_path / "s.zarr") == before
+    assert content(tmp_path / "s.zarr") == before
 
 
 def test_time_map_gives_frames_and_seconds(tmp_path):
@@ -354,10 +351,10 @@ def test_fingerprint_follows_the_content_and_not_the_order(tmp_path):
 
 def test_dry_run_checks_everything_and_writes_nothing(tmp_path):
     config = ImportConfig(sources=((None, folder(tmp_path / "in")),), store=tmp_path / "s.zarr", dry_run=True)
-    before = tree(tmp_path)
+    before = content(tmp_path)
     result = import_store(config)
     assert (result.videos, result.streams["features"].cube, result.dry_run) == (4, (2, 2, 4), True)
-    assert tree(tmp_path) == before
+    assert content(tmp_path) == before
     folder(tmp_path / "in", clip1=cubes(1) * np.nan)
     with pytest.raises(UsageError, match="holds nan"):
         import_store(config)

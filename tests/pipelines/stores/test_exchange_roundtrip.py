@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from testkit.commands import vidatt
+from testkit.stores import content
 
 from vidatt.cache.index import Index
 from vidatt.cache.layout import plan_layout
@@ -85,10 +86,6 @@ def same(ours: Store, theirs: Store, ids: list[str] | None = None) -> None:
                 assert one.frames(a, view).tobytes() == other.frames(b, view).tobytes()
                 assert one.seconds(a, view).tobytes() == other.seconds(b, view).tobytes()
             assert ours.stream(name).outcome(a) == theirs.stream(name).outcome(b)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def index_columns(index: Index) -> dict[str, object]:
@@ -288,14 +285,14 @@ def test_import_adds_streams_to_a_store_of_the_same_videos(tmp_path):
     export_store(store.path, tmp_path / "flow.h5", form="hdf5", streams=["flow"])
     export_store(store.path, tmp_path / "rgb.h5", form="hdf5-packed", streams=["rgb"])
     copy = back(tmp_path / "rgb.h5", tmp_path / "copy.zarr")
-    before = tree(copy.path)
+    before = content(copy.path)
     copy = back(tmp_path / "flow.h5", copy.path)
     assert copy.stream_names == ["rgb", "flow"]
     same(store, copy)
-    assert {k: v for k, v in tree(copy.path).items() if not k.startswith("flow/")} == before
-    after = tree(copy.path)
+    assert {k: v for k, v in content(copy.path).items() if not k.startswith("flow/")} == before
+    after = content(copy.path)
     back(tmp_path / "flow.h5", copy.path)  # once more: nothing left to do
-    assert tree(copy.path) == after
+    assert content(copy.path) == after
 
 
 @pytest.mark.slow
@@ -305,21 +302,21 @@ def test_import_that_was_killed_continues(tmp_path):
     export_store(store.path, tmp_path / "rgb.h5", form="hdf5", streams=["rgb"])
     copy = back(tmp_path / "rgb.h5", tmp_path / "copy.zarr")
     back(tmp_path / "flow.h5", copy.path)
-    whole = tree(copy.path)
+    whole = content(copy.path)
     for name in (".done/2.json", "cubes/c.2.0.0.0", "frames/c.2.0", "seconds/c.2"):
         (copy.path / "flow" / name).unlink(missing_ok=True)
     assert copy.stream("flow").missing_shards() == [2]
     back(tmp_path / "flow.h5", copy.path)
-    assert tree(copy.path) == whole
+    assert content(copy.path) == whole
 
 
 def test_import_refuses_another_stream_of_the_same_name(tmp_path):
     store = rich(tmp_path / "s.zarr", [3] * 4)
     export_store(store.path, tmp_path / "out.h5", form="hdf5")
-    before = tree(store.path)
+    before = content(store.path)
     with pytest.raises(FingerprintMismatchError, match=r"'rgb' .* was made with another recipe: imported"):
         back(tmp_path / "out.h5", store.path)
-    assert tree(store.path) == before
+    assert content(store.path) == before
 
 
 @pytest.mark.parametrize(
@@ -335,10 +332,10 @@ def test_import_refuses_another_stream_of_the_same_name(tmp_path):
 def test_import_refuses_other_videos_and_touches_nothing(tmp_path, other, words):
     store = rich(tmp_path / "s.zarr", [3] * 4)
     export_store(rich(tmp_path / "o.zarr", **other).path, tmp_path / "out.h5", form="hdf5")
-    before = tree(store.path)
+    before = content(store.path)
     with pytest.raises(RefusedError, match=words):
         back(tmp_path / "out.h5", store.path)
-    assert tree(store.path) == before
+    assert content(store.path) == before
 
 
 @pytest.mark.parametrize("kind", ["video", "frames", "cubes", "nan", "outcomes", "version", "bit", "cut"])

@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 from testkit.commands import start_vidatt, vidatt
+from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:

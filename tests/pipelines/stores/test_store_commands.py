@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from testkit.commands import start_program, vidatt
-from testkit.stores import filled_store
+from testkit.stores import content, filled_store
 
 from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_shard, synthetic_store
@@ -24,10 +24,6 @@ from vidatt.pipelines.stores.verify import verify_store
 
 MIXED = [7, 1, 0, 12, 40, 3, 3, 3]
 EQUAL = [3] * 14  # seven shards of two
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def part(path: Path, shards: list[int], seed: int = 0, recipe: str = "hog", names: tuple[str, ...] = ("rgb",)) -> Store:

@@ -33,3 +33,8 @@ def filled_store(
     """Make a synthetic store of videos of the given lengths with these streams, all filled."""
     made = synthetic_store(path, length, views=views, videos_per_shard=videos_per_shard)
     return fill(made, cubes, recipes=recipes)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its path in there: two stores are equal if this is."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
