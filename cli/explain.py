@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--id", "ids", multiple=True, metavar="VIDEO_ID", help="A video of the store; may be repeated.")
 @click.option("--pick", default="random", show_default=True, help="Without --id: random, right or wrong (the surest).")
 @click.option("--count", type=int, default=4, show_default=True, help="How many of these.")
-@click.option("--videos", type=click.Path(path_type=Path), help="Folder of the video files [$VIDATT_DATA/DATASET].")
+@click.option("--videos", type=click.Path(path_type=Path), help="Folder of the video files [where they were].")
 @click.option("--store", type=click.Path(path_type=Path), help="Another store, or another place of its own.")
 @click.option("--split", help="Another split than the run was fitted on.")
 @click.option("--part", type=click.Choice(["test", "train"]), default="test", show_default=True)

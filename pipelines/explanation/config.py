@@ -32,7 +32,7 @@ class ExplainConfig:
     pick: str = "random"
     count: int = 4
     store: Path | None = None  # None = the one that the run was fitted on
-    videos: Path | None = None  # folder of the video files; None = the default of the store's dataset, a CSV's own
+    videos: Path | None = None  # folder of the video files; None = where the store's were when it was made, a CSV's own
     split: str | None = None  # None = the run's
     part: str = "test"
     pictures: bool = True

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...cache.store import Store
 from ...errors import MissingFileError, NotFiniteError, UsageError
+from ..extraction.command import recorded_videos
 from ..extraction.config import default_videos
 from ..pictures.scene import Scene, StoreScenes, times_of
 from ..prediction.clip_cubes import Clip, ClipCubes, ClipExtractor
@@ -106,7 +107,7 @@ def _positions(config: ExplainConfig, run: Run, store: Store) -> list[int]:
 
 
 def _folder(config: ExplainConfig, store: Store) -> Path:
-    videos = config.videos or default_videos(store.plan.dataset or "videos")
+    videos = config.videos or recorded_videos(store.path) or default_videos(store.plan.dataset or "videos")
     if not videos.is_dir():
         raise MissingFileError(
             f"There is no folder {videos} with the videos of {store.path}; name it with --videos DIR, or ask for "

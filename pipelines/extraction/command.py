@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from ...cache.made_by import made_by
 from ...extract.recipes import RECIPES, recipe_streams
 from ...extract.streams import StreamConfig
 from .config import ExtractConfig
@@ -83,3 +84,12 @@ def _streams(streams: Sequence[StreamConfig]) -> list[str]:
         for word in (option, f"{stream.name}={value}")
     ]
     return ["--streams", ",".join(names), *own, *words]
+
+
+def recorded_videos(store: Path) -> Path | None:
+    """Return the folder that the last extraction into a store read its videos from; None if no command says."""
+    for entry in reversed(made_by(store)):
+        words = shlex.split(entry.again)
+        if "--videos" in words:
+            return Path(words[words.index("--videos") + 1])
+    return None

@@ -45,9 +45,7 @@ def ids_of_tests(folder: Path) -> list[str]:
 
 def test_a_stored_video_gives_a_picture_a_film_and_arrays(made: Path, tmp_path: Path) -> None:
     run, (one, two, *_) = made / "runs" / "stan", ids_of_tests(made)
-    result = explain(
-        run, "--id", one, "--id", two, "--videos", made / "videos", "--out", tmp_path, "--npz", "--boxes", "threshold"
-    )
+    result = explain(run, "--id", one, "--id", two, "--out", tmp_path, "--npz", "--boxes", "threshold")
     assert result["maps"] == ["mean", "rgb", "clip"]
     assert result["failed"] == 0
     assert [video["id"] for video in result["videos"]] == [one, two]
@@ -157,8 +155,9 @@ def test_a_video_that_is_gone_damaged_or_another_one_is_one_line_and_the_others_
 def test_what_cannot_be_is_refused_in_one_line(made: Path, tmp_path: Path) -> None:
     stan, videos, out = made / "runs" / "stan", ("--videos", made / "videos"), ("--out", tmp_path / "o")
     (tmp_path / "file").write_text("")
+    copy = shutil.copytree(made / "s.zarr", tmp_path / "copy.zarr")  # without the commands that made it
     for said, *arguments in (
-        ("There is no folder data/actionshapes with the videos of", stan, *out),
+        ("There is no folder data/actionshapes with the videos of", stan, "--store", copy, *out),
         ("The store has no video 'x'; its ids are like", stan, "--id", "x", *videos, *out),
         ("Unknown row of the picture 'rbg'. Did you mean 'rgb'?", stan, "--rows", "rbg", *videos, *out),
         ("--boxes minmax: head 'mean' attends to no cells", made / "runs" / "mean", "--boxes", "minmax", *videos, *out),
