@@ -214,7 +214,7 @@ def _missing(table: Table, stores: Mapping[str, Store]) -> dict[str, str]:
 
 def _lacks(step: Step, stores: Mapping[str, Store]) -> str | None:
     store = stores.get(step.extraction)
-    reads = step.section in ("fit", "evaluate")
+    reads = step.section in ("fit", "evaluate", "benchmark")
     if reads and store is None:
         return f"needs the extraction {step.extraction}, given as --store {step.extraction}=PATH"
     if store is not None and (absent := [name for name in step.streams if name not in store.stream_names]):
@@ -271,6 +271,8 @@ def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, An
         commands = (fit, ("evaluate", out, *flags_of(step.evaluation), *device))
     elif step.section == "evaluate":
         commands = (("evaluate", *runs, *flags, "--store", store, *device),)
+    elif step.section == "benchmark":
+        commands = (("benchmark", *runs, *flags, "--store", store, "--split", split, *device),)
     elif step.section == "fuse":
         commands = (("fuse", *runs, *flags, "--out", out),)
     else:
