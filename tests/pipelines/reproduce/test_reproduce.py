@@ -109,7 +109,7 @@ def test_speed_at_test_is_a_row(shapes: Path) -> None:
     assert cells["Ours", "frames per second"]["status"] == "measured"
     assert cells["Ours", "frames per second"]["value"] > 0
     told = json.loads((shapes / "all tables" / "speed" / "split-1-seed-0.json").read_text())["result"]
-    assert told["videos"] == 4
+    assert told["videos"] == 8
     assert cells["Ours", "frames per second"]["value"] == pytest.approx(told["frames_per_second"])
 
 
