@@ -74,8 +74,11 @@ def predict(named: tuple[Path, ...], **given: Any) -> tuple[PredictionResult, st
 
 @click.command()
 @click.argument("named", nargs=-1, metavar="RUN... VIDEO...", type=click.Path(path_type=Path))
-@click.option("--store", type=click.Path(path_type=Path), help="Take segments and views as this store has them.")
-@click.option("--videos", "folder", type=click.Path(path_type=Path), help="Folder of a CSV's paths [the CSV's own].")
+@click.option("--store", type=click.Path(path_type=Path), help="Segments and views as there; without VIDEO its videos.")
+@click.option(
+    "--videos", "folder", type=click.Path(path_type=Path), help="Folder of the paths of a CSV, or of the store."
+)
+@click.option("--split", help="Without VIDEO: whose test videos of the store are read [the run's].")
 @click.option("--weights", multiple=True, metavar="STREAM=FILE", help="Weights of a stream [by digest, see docs].")
 @click.option("--batch", type=click.IntRange(1), help="Segments per pass through a network [CPU 8, CUDA 64].")
 @click.option("--decoders", type=click.IntRange(1), help="Decoding children [CPU 1, CUDA one per core].")
@@ -83,6 +86,8 @@ def predict(named: tuple[Path, ...], **given: Any) -> tuple[PredictionResult, st
 @common
 def benchmark(named: tuple[Path, ...], **given: Any) -> tuple[BenchmarkResult, str, int]:
     """Measure frames per second from video files to scores, end to end and by part, and print the machine.
+
+    Without VIDEO the test videos of the store are read.
 
     \b
     Example:
@@ -104,5 +109,6 @@ def benchmark(named: tuple[Path, ...], **given: Any) -> tuple[BenchmarkResult, s
         batch_segments=given["batch"],
         decoders=given["decoders"],
     )
-    result = run(BenchmarkConfig(runs=runs, videos=videos, store=given["store"], folder=given["folder"], how=how))
+    same = {key: given[key] for key in ("store", "split", "folder")}
+    result = run(BenchmarkConfig(runs=runs, videos=videos, how=how, **same))
     return result, benchmark_text(result), int(result.failed > 0)

@@ -12,6 +12,7 @@ from .door import assignments, common
 from .extraction import extract
 from .fitting import fit_head
 from .localisation import detect, locate, window_recall
+from .predict import benchmark
 from .results import evaluate, fuse
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from ..pipelines.reproduce.report import Reproduction
     from ..pipelines.reproduce.tables import Table
 
-STEPS = {command.name: command for command in (extract, fit_head, evaluate, fuse, detect, locate, window_recall)}
+STEPS = {
+    command.name: command for command in (extract, fit_head, evaluate, fuse, detect, locate, window_recall, benchmark)
+}
 
 
 @click.command()
@@ -105,7 +108,7 @@ def check_commands(table: Table) -> None:
     lines = [(f"extract.{e.name}", e.arguments(d, "STORE")) for e in table.extractions.values() for d in table.datasets]
     for step in table.steps.values():
         flags = step_flags(step, dict.fromkeys((*table.steps, *table.given), "RUN"))
-        out = [] if step.section in ("evaluate", "windows") else ["--out", "OUT"]
+        out = [] if step.section in ("evaluate", "windows", "benchmark") else ["--out", "OUT"]
         if step.evaluation:
             lines.append((f"{step.section}.{step.name}.evaluate", ("evaluate", "RUN", *flags_of(step.evaluation))))
         lines.append((f"{step.section}.{step.name}", (COMMANDS[step.section], *step.runs, *flags, *out)))

@@ -9,18 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from ...cache.store import Store
-from ...errors import UsageError
+from ...errors import MissingFileError, UsageError
 from ..doctor import processor_name
+from ..extraction.config import default_videos
 from ..fitting.fit import versions
 from ..jobs.allotment import given_cores
 from ..record import OPTIONAL, Record
 from ..runs.measured import Sampled
 from ..runs.reload import require_features
+from ..runs.splits import PARTS, choose_split
 from ..runs.views import choose_views, sampled
 from .clip_cubes import Clip
 from .clips import find_clips
@@ -37,18 +40,21 @@ class BenchmarkConfig:
     Raises
     ------
     UsageError
-        Without runs or videos.
+        Without runs, or without videos and a store; for a split of videos that are named.
     """
 
     runs: tuple[Path, ...]
-    videos: tuple[Path, ...]  # files, folders and CSV files
+    videos: tuple[Path, ...] = ()  # files, folders and CSV files; none = those that the store's split tests
     store: Path | None = None  # whose segments and views are taken; None = those of each run's own
-    folder: Path | None = None  # that the paths of a CSV are relative to
+    split: str | None = None  # of the store; None = the first run's
+    folder: Path | None = None  # that the paths of a CSV, or of the store's videos, are relative to
     how: PredictorConfig = field(default_factory=PredictorConfig)
 
     def __post_init__(self) -> None:
-        if not self.runs or not self.videos:
+        if not self.runs or not (self.videos or self.store):
             raise UsageError("Name runs and videos: `vidatt benchmark RUN... VIDEO...`; runs come from fit-head.")
+        if self.split is not None and (self.videos or self.store is None):
+            raise UsageError("--split is of the store whose videos are read: give --store, and no videos.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,7 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     VidattError
         As `predict`.
     """
-    clips = find_clips(config.videos, folder=config.folder)
+    clips = find_clips(config.videos, folder=config.folder) if config.videos else _clips_of_store(config)
     with Predictor(config.runs, _sampled_as(config)) as predictor:
         list(predictor.run(predictor.plan(clips[:1])))  # networks and the decoding child are warm
         began = time.perf_counter()
@@ -127,6 +133,27 @@ def benchmark(config: BenchmarkConfig) -> BenchmarkResult:
             versions=versions(),
             notes=predictor.about().notes,
         )
+
+
+def _clips_of_store(config: BenchmarkConfig) -> list[Clip]:
+    """Return the files of the test videos of the store."""
+    assert config.store is not None
+    store = Store.open(config.store)
+    split = choose_split(store, config.split or open_fit(config.runs[0]).identity.split)
+    folder = config.folder or default_videos(store.plan.dataset or "videos")
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"There is no folder {folder} with the videos of {store.path}; name it with --videos DIR, or name videos."
+        )
+    index = store.index
+    tested = np.flatnonzero(index.splits[split] == PARTS["test"]).tolist()
+    if not tested:
+        raise UsageError(f"Split {split!r} of {store.path} lists no test videos; name videos.")
+    spans = [[None if np.isnan(x) else float(x) for x in index.span_seconds[position]] for position in tested]
+    return [
+        Clip(id=str(index.ids[p]), path=folder / str(index.paths[p]), start_seconds=start, stop_seconds=stop)
+        for p, (start, stop) in zip(tested, spans, strict=True)
+    ]
 
 
 def _sampled_as(config: BenchmarkConfig) -> PredictorConfig:

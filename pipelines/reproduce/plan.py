@@ -226,7 +226,7 @@ def _lacks(step: Step, config: ReproduceConfig, stores: Mapping[str, Store]) -> 
     if (absent := next((name for name in step.given if name not in config.given), None)) is not None:
         return f"needs {config.table.given[absent]}, as --given {absent}=PATH"
     store = stores.get(step.extraction)
-    reads = step.section in ("fit", "evaluate", "windows")
+    reads = step.section in ("fit", "evaluate", "windows", "benchmark")
     if reads and store is None:
         return f"needs the extraction {step.extraction}, given as --store {step.extraction}=PATH"
     if store is not None and (lacking := [name for name in step.streams if name not in store.stream_names]):
@@ -284,6 +284,8 @@ def _task(plan: Plan, step: Step, split: str, seed: int, states: Mapping[str, An
         commands = (fit, ("evaluate", out, *flags_of(step.evaluation), *device))
     elif step.section in ("evaluate", "windows"):
         commands = ((COMMANDS[step.section], *runs, *flags, "--store", store, *device),)
+    elif step.section == "benchmark":
+        commands = (("benchmark", *runs, *flags, "--store", store, "--split", split, *device),)
     elif step.section == "fuse":
         commands = (("fuse", *runs, *flags, "--out", out),)
     else:

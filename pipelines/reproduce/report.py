@@ -161,6 +161,8 @@ def _cell(
 def figure(result: Mapping[str, Any], measure: str) -> float | None:
     """Return a figure of what a command printed by `--json`; None where it is undefined."""
     rule, _, threshold = measure.partition("@")
+    if measure == "frames_per_second":
+        return float(result[measure])
     if not threshold:
         metrics = result["metrics"]
         if measure == "average":

@@ -1,10 +1,10 @@
 """The papers' tables, one readable TOML file each in `pipelines/tables`, parsed strictly.
 
 A table names what is extracted (`[extract.NAME]`), what else must be there (`[given]`), steps that are one command each
-(`[fit.NAME]`, `[fuse.NAME]`, `[evaluate.NAME]`, `[detect.NAME]`, `[locate.NAME]`, `[windows.NAME]`), and rows with the
-printed numbers and the step that gives each of them. The keys of an extraction and of a step are options of its
-command; `set` holds its settings, and `{NAME}` in any value is the run folder of the step NAME, or what is given by
-that name. docs/reproduce.md explains the format.
+(`[fit.NAME]`, `[fuse.NAME]`, `[evaluate.NAME]`, `[detect.NAME]`, `[locate.NAME]`, `[windows.NAME]`,
+`[benchmark.NAME]`), and rows with the printed numbers and the step that gives each of them. The keys of an extraction
+and of a step are options of its command; `set` holds its settings, and `{NAME}` in any value is the run folder of the
+step NAME, or what is given by that name. docs/reproduce.md explains the format.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from ...extract.datasets.registry import DATASETS
 FOLDER = Path(__file__).parents[1] / "tables"
 COMMANDS = {
     "fit": "fit-head", "fuse": "fuse", "evaluate": "evaluate", "detect": "detect", "locate": "locate",
-    "windows": "window-recall",
+    "windows": "window-recall", "benchmark": "benchmark",
 }  # fmt: skip
 """The command of a step by the section that it stands in."""
 UNITS = {"%": (100.0, 1), "fraction": (1.0, 3), "frames/s": (1.0, 1)}
 """By unit of the printed numbers: what a fraction is multiplied by, and the digits that are shown."""
-MEASURES = r"top1|top5|average|class_mean|map|(?:thumos14|activitynet|frame_hit|frame_map|window_recall)@0?\.\d+|none"
+MEASURES = (
+    r"top1|top5|average|class_mean|map|frames_per_second|"
+    r"(?:thumos14|activitynet|frame_hit|frame_map|window_recall)@0?\.\d+|none"
+)
 """What a column shows; `average` is the mean of top-1 and top-5, `none` that no command measures it."""
 GIVEN = ("store", "split", "seed", "out", "device", "json", "verbose", "quiet", "jobs", "seeds", "splits", "sweep")
 """Options of steps that the command itself fills in."""

@@ -348,6 +348,9 @@ def test_speed_is_measured_end_to_end_and_by_part(made: Path, tmp_path: Path) ->
     assert "views 10crop, segments uniform:3" in done("benchmark", made / "san", folder, "-q").stdout
     said = line("benchmark", made / "san", tmp_path / "bad.mp4", code=2)
     assert said == "vidatt: None of the 1 videos can be read; see `vidatt predict`."
+    said = line("benchmark", made / "san", "--store", made / "crops.zarr", "--videos", made / "nowhere", code=2)
+    assert said.endswith("name it with --videos DIR, or name videos.")
+    assert "give --store, and no videos" in line("benchmark", made / "san", folder, "--split", "1", code=2)
     assert "no stream 'flow'" in line("benchmark", made / "san", folder, "--store", made / "follows.zarr", code=2)
 
 
