@@ -99,8 +99,7 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
                 config.store, len(store.index.ids), store.shard_count, len(work.tasks), len(plan.shards),
             )  # fmt: skip
             if work.tasks:
-                streams = [stream.name for stream in config.streams]
-                note_command(config.store, command=config.command, again=lasting_command(config), streams=streams)
+                _record(config)
             if config.retry:
                 log.info("%d videos are looked at again, %d are still missing", work.again, work.still_missing)
             supervisor.run(store, work.tasks)
@@ -120,6 +119,12 @@ def extract(config: ExtractConfig) -> ExtractionSummary:
         retryable=retryable,
         retry_command=extract_command(config, "--retry") if retryable else "",
     )
+
+
+def _record(config: ExtractConfig) -> None:
+    """Keep the command beside the store."""
+    names = [stream.name for stream in config.streams]
+    note_command(config.store, command=config.command, again=lasting_command(config), streams=names)
 
 
 def summarise(

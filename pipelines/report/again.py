@@ -24,7 +24,7 @@ def commands(run: Run, split: str, part: str) -> tuple[str, ...]:
         return (shlex.join(made),)
     measured = ["vidatt", "evaluate", str(run.path)]
     measured += [] if split == run.identity.split else ["--split", split]
-    measured += [] if part == "test" else ["--part", part]
+    measured += [] if part == "test" else ["--part", part, "--allow-seen"]
     return (shlex.join(made), shlex.join(measured))
 
 

@@ -256,9 +256,9 @@ def _pairs(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _evaluate(run: Run, split: str, part: str) -> str:
-    found = f"vidatt evaluate {run.path}"
+    found = f"vidatt evaluate {run.quoted}"
     found += "" if split == run.identity.split else f" --split {split}"
-    return found + ("" if part == "test" else f" --part {part}")
+    return found + ("" if part == "test" else f" --part {part} --allow-seen")
 
 
 def _bars(evaluation: Evaluation) -> tuple[ClassBar, ...]:

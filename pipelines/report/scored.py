@@ -71,7 +71,7 @@ def read_scored(run: Run, split: str, part: str) -> Scored | None:
     table = read_scores(path, identity.classes)
     if table.labels is None or len(table.ids) != evaluation.videos:
         raise UsageError(
-            f"{path} is not what `vidatt evaluate {run.path}` measured ({len(table.ids)} videos, measured "
+            f"{path} is not what `vidatt evaluate {run.quoted}` measured ({len(table.ids)} videos, measured "
             f"{evaluation.videos}); evaluate again."
         )
     if isinstance(identity, FusionIdentity):

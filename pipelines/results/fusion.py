@@ -284,9 +284,9 @@ def _open_part(path: Path, classes: tuple[str, ...], split: str, config: FuseCon
     place = Place(split=split, part="test") if store is None else place_of(run, store, split, "test")
     measured_there = run.evaluation(place.name)
     if measured_there is None:
-        option = "" if store is None else f" --store {store.path}"
+        option = "" if store is None else f" --store {store.quoted}"
         raise MissingFileError(
-            f"Run {run.path} has no test scores of split {split!r} yet: run `vidatt evaluate {run.path}{option}`."
+            f"Run {run.path} has no test scores of split {split!r} yet: run `vidatt evaluate {run.quoted}{option}`."
         )
     test = kept_scores(run, split, "test", store)
     seen, note = seen_of_run(run, test, store, allow_seen=config.allow_seen)

@@ -30,11 +30,16 @@ def kept_scores(run: Run, split: str, part: str, store: Store | None = None) -> 
     """
     place = Place(split=split, part=part) if store is None else place_of(run, store, split, part)
     if not (run.path / place.scores).is_file():
-        asked = [f" --store {store.path}"] if store else []
+        if part == "validation":  # only a fit makes these
+            raise MissingFileError(
+                f"Run {run.path} has no {place.scores}: its fit held out no video of that split; fit with "
+                "--validation 0.2."
+            )
+        asked = [f" --store {store.quoted}"] if store else []
         asked += [f" --split {split}"] if split != run.identity.split else []
-        asked += [f" --part {part}"] if part != "test" else []
+        asked += [f" --part {part} --allow-seen"] if part != "test" else []
         raise MissingFileError(
-            f"Run {run.path} has no {place.scores}; make it by `vidatt evaluate {run.path}{''.join(asked)}`"
+            f"Run {run.path} has no {place.scores}; make it by `vidatt evaluate {run.quoted}{''.join(asked)}`"
             f"{_others(run)}."
         )
     return read_scores(run.verified(place.scores), run.identity.classes)

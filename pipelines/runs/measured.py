@@ -34,7 +34,7 @@ class FitResult(Record):
     streams: tuple[str, ...]
     metrics: FitMeasures
     seconds: float
-    steps: int | None = field(default=None, metadata=OPTIONAL)  # of a head that is trained
+    steps: int | None = field(default=None, metadata=OPTIONAL)  # done, of a head that is trained
     best_step: int | None = field(default=None, metadata=OPTIONAL)  # whose weights are kept
     selected_by: str
     C: float | None = field(default=None, metadata=OPTIONAL)  # of support vector machines

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import pickle
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,6 +129,11 @@ class Run:
                 "--out."
             )
         return run
+
+    @property
+    def quoted(self) -> str:
+        """The path as it is written in a command."""
+        return shlex.quote(str(self.path))
 
     @property
     def finished(self) -> bool:

@@ -51,6 +51,13 @@ class _Take:
     bytes: int
 
 
+def _adopt(into: Path, takes: Sequence[_Take]) -> None:
+    with Progress("merge", len(takes), unit="shard") as progress:
+        for take in takes:
+            adopt_shard(into / take.stream, take.shard, take.source)
+            progress.advance()
+
+
 def merge_stores(
     sources: Sequence[Path], into: Path, *, dry_run: bool = False, command: str | None = None
 ) -> MergeResult:
@@ -89,10 +96,7 @@ def merge_stores(
         target.sweep()  # of writers that were killed
         for name in names:
             target.copy_stream(streams[name][0])
-        with Progress("merge", len(takes), unit="shard") as progress:
-            for take in takes:
-                adopt_shard(into / take.stream, take.shard, take.source)
-                progress.advance()
+        _adopt(into, takes)
         if takes and command is not None:
             note_command(into, command=command)
     taken = Counter(take.stream for take in takes)

@@ -311,7 +311,7 @@ def test_sweep_is_an_array_and_the_job_behind_it_gathers_the_table(cluster: Clus
     told = (tmp_path / "my logs é" / f"vidatt-s-check-{gather}.log").read_text()
     assert "slice 0 of 1, counted from 0, by --shard 0/1" in told
     assert [row.split()[:2] for row in told.splitlines() if row.startswith("1e-")] == [["1e-3", "2/2"], ["1e-4", "2/2"]]
-    assert "4 runs in s" in told
+    assert "4 of 4 runs are done (4 were before) in s" in told
 
 
 @pytest.mark.slow

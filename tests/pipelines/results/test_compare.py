@@ -99,6 +99,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         compare([one])
     with pytest.raises(MissingFileError, match=r"has no scores-2-test\.npz; make it by `vidatt evaluate .*--split 2`"):
         compare([one, one], split="2")
+    with pytest.raises(MissingFileError, match=r"make it by `vidatt evaluate .*one --part train --allow-seen`"):
+        compare([one, one], part="train")
+    with pytest.raises(MissingFileError, match=r"its fit held out no video of that split; fit with --validation 0\.2"):
+        compare([one, one], part="validation")
 
 
 def test_fingerprints_that_differ_are_told(tmp_path):
