@@ -11,6 +11,7 @@ import pytest
 from testkit.commands import start_vidatt, vidatt
 from testkit.stores import content, filled_store
 
+from vidatt.cache.made_by import made_by
 from vidatt.cache.publish import SCRATCH
 from vidatt.cache.scratch import scratch_name
 from vidatt.cache.store import Store
@@ -67,7 +68,10 @@ def test_tasks_that_start_before_the_store_is_there_wait_for_the_first(shapes: P
     sign.rmdir()
     assert [other.wait() for other in others] == [0, 0]
     assert content(store) == content(tmp_path / "alone.zarr")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone.zarr", "s.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "alone.zarr", "alone.zarr.commands.jsonl", "s.zarr", "s.zarr.commands.jsonl",
+    ]  # fmt: skip
+    assert len(made_by(store)) == 1  # one command, by three tasks
 
 
 def test_task_without_a_living_first_one_plans_itself(shapes: Path, tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_task_without_a_living_first_one_plans_itself(shapes: Path, tmp_path: Pa
     done = vidatt(*extract(shapes, tmp_path / "s.zarr"), env=task(1, 3), timeout=120)
     assert done.returncode == 0, done.stderr
     assert Store.open(tmp_path / "s.zarr").stream("rgb").is_done(1)
-    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "s.zarr.commands.jsonl"]
 
 
 def test_planner_is_seen_and_leaves_nothing_behind(tmp_path: Path) -> None:
