@@ -18,6 +18,8 @@ from vidatt.cache.store import Store
 from vidatt.cache.synthetic import synthetic_store
 from vidatt.errors import CorruptStoreError, ShardMissingError, UsageError
 
+pytestmark = pytest.mark.slow
+
 RESIDENCIES = ("device", "ram", "stream")
 TRIMMED, UNTRIMMED = [3] * 90, [4, 1, 9, 2, 30, 6, 5, 5, 3, 2] * 9
 

@@ -155,6 +155,7 @@ def test_intent_whose_scratch_is_damaged_counts_as_never_made(tmp_path, writers,
     assert litter(store) == []
 
 
+@pytest.mark.slow
 def test_unmarked_files_at_the_keys_are_replaced(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 2)
     array = zarr.open_array(str(store.path / "rgb" / "cubes"), mode="r+")

@@ -96,6 +96,7 @@ def damage_file(path: Path, kind: str) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -118,6 +119,7 @@ def test_reader_names_the_damaged_file(tmp_path, kind, words, rows):
     np.testing.assert_array_equal(reader.read_rows(0, 12), good)  # the other shard is as good as before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bit in a chunk", "truncated", "gone"])
 def test_damage_names_the_command_that_mends_it(tmp_path, kind):
     stream = filled(tmp_path / "s.zarr", [3] * 8)
@@ -196,6 +198,7 @@ def test_reader_keeps_a_bounded_number_of_files_open(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [[3] * 6, [3, 8, 1, 20, 6]], ids=["trimmed", "untrimmed"])
 def test_reader_falls_back_to_zarr_for_other_codecs(tmp_path, caplog, length):
     """A store whose cubes another tool has compressed: metadata, shards and markers all say so."""

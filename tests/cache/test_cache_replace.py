@@ -224,6 +224,7 @@ def test_a_reader_that_is_open_keeps_the_rows_that_it_began_with(tmp_path):
     np.testing.assert_array_equal(stream.reader().read_rows(0, 6), new["cubes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "garbage", [b"", b"\xff\xfe", b"[]\n{}", b'{"scratch": 5}\n{}', b'{"scratch": ""}\n{}', b'{"scratch": ".."}\n{}']
 )

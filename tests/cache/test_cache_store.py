@@ -115,6 +115,7 @@ def test_index_refuses_what_does_not_fit(change, words):
         dataclasses.replace(rich_index(), **change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [[3] * 9, MIXED], ids=["trimmed", "untrimmed"])
 def test_store_is_readable_by_zarr(tmp_path, length):
     store = filled(tmp_path / "s.zarr", length, views=2)
@@ -132,6 +133,7 @@ def test_store_is_readable_by_zarr(tmp_path, length):
     assert dict(group["rgb"].attrs)["recipe"] == RECIPE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [[3] * 9, MIXED], ids=["trimmed", "untrimmed"])
 def test_shards_are_the_bytes_zarr_writes_itself(tmp_path, length):
     store = filled(tmp_path / "s.zarr", length)
@@ -147,6 +149,7 @@ def test_shards_are_the_bytes_zarr_writes_itself(tmp_path, length):
         assert content(tmp_path / name) == content(stream.path / name)
 
 
+@pytest.mark.slow
 def test_store_is_byte_identical_between_runs(tmp_path):
     one, two = filled(tmp_path / "one.zarr"), synthetic_store(tmp_path / "two.zarr", MIXED, videos_per_shard=4)
     stream = two.add_stream("rgb", cube_shape=(2, 2, 4), recipe=dict(reversed(RECIPE.items())))
@@ -156,6 +159,7 @@ def test_store_is_byte_identical_between_runs(tmp_path):
     assert not (one.path / ".tmp").exists()
 
 
+@pytest.mark.slow
 def test_shard_videos_and_rows_cover_the_store(tmp_path):
     store = synthetic_store(tmp_path / "s.zarr", MIXED, videos_per_shard=4)
     seen = [list(store.shard_videos(shard)) for shard in range(store.shard_count)]
@@ -207,6 +211,7 @@ def test_create_refuses_another_plan_and_tells_the_difference(tmp_path):
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_create_refuses_a_folder_that_is_no_store(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="exists and is no vidatt store"):
@@ -246,6 +251,7 @@ def test_open_tells_what_is_wrong(tmp_path):
             Store.open(store.path)
 
 
+@pytest.mark.slow
 def test_stream_names_are_listed_and_unknown_ones_refused(tmp_path):
     store = synthetic_store(tmp_path / "s.zarr", [3] * 4)
     with pytest.raises(UsageError, match="has no stream 'rgb'; it has none yet"):
@@ -262,6 +268,7 @@ def test_stream_names_are_listed_and_unknown_ones_refused(tmp_path):
         store.add_stream("odd", cube_shape=(1, 2, 2), recipe={})
 
 
+@pytest.mark.slow
 def test_add_stream_refuses_another_recipe_and_changes_nothing(tmp_path):
     store = filled(tmp_path / "s.zarr")
     before = content(tmp_path)
@@ -278,6 +285,7 @@ def test_add_stream_refuses_another_recipe_and_changes_nothing(tmp_path):
     assert content(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_stream_whose_recipe_was_edited_is_refused(tmp_path):
     store = filled(tmp_path / "s.zarr")
     path = store.path / "rgb" / "zarr.json"
@@ -286,6 +294,7 @@ def test_stream_whose_recipe_was_edited_is_refused(tmp_path):
         store.stream("rgb")
 
 
+@pytest.mark.slow
 def test_outcomes_and_usable_follow_the_ledger(tmp_path):
     store = filled(tmp_path / "s.zarr", names=("rgb", "flow"))
     outcomes = store.stream("rgb").outcomes()

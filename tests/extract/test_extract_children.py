@@ -66,6 +66,7 @@ def _gone(pid: int, *, seconds: float) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_two_runs_of_an_extractor_have_the_same_decoders(extractor: Extractor, paths: list[Path]) -> None:
     (first,) = extractor.run([_shard(paths)])
     before = _pids(extractor)
@@ -78,6 +79,7 @@ def test_two_runs_of_an_extractor_have_the_same_decoders(extractor: Extractor, p
     assert _pids(extractor) == before
 
 
+@pytest.mark.slow
 def test_a_decoder_killed_in_the_middle_of_a_shard_costs_nothing(extractor: Extractor, paths: list[Path]) -> None:
     (undisturbed,) = extractor.run([_shard(paths)])
     seen = []
@@ -101,6 +103,7 @@ def _in_a_thread(work: Callable[[], None]) -> None:
     thread.join()
 
 
+@pytest.mark.slow
 def test_a_child_lives_longer_than_the_thread_that_made_it(paths: list[Path]) -> None:
     decoder = Decoder((RAW,), DecoderSettings())
     try:

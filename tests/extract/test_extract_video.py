@@ -122,6 +122,7 @@ COUNTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "decoded", "stated", "outcome"), COUNTS, ids=[c[0].split("/")[-1] for c in COUNTS])
 def test_real_files_have_their_outcome(shared_data: Path, name: str, decoded: int, stated: int, outcome: str) -> None:
     inputs, end, _ = _read(_job(shared_data / "videos" / name))
@@ -224,6 +225,7 @@ def test_decoder_that_hangs_costs_one_video(clip: Path) -> None:
         decoder.close()
 
 
+@pytest.mark.slow
 def test_decoder_that_dies_costs_one_video(decoder: Decoder, clip: Path) -> None:
     decoder.submit(_job(clip))
     _signal(decoder, signal.SIGSEGV)
@@ -234,6 +236,7 @@ def test_decoder_that_dies_costs_one_video(decoder: Decoder, clip: Path) -> None
     assert _end(decoder, clip).report.outcome == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, 2])
 def test_a_decoder_killed_from_outside_reads_its_video_again(decoder: Decoder, clip: Path, kills: int) -> None:
     expected, _, _ = _read(_job(clip))

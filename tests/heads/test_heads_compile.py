@@ -85,6 +85,7 @@ def test_compiled_head_scores_as_eager_with_padding(name):
     torch.testing.assert_close(compiled.logits, head(cubes, valid).logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [
@@ -114,6 +115,7 @@ def test_compiled_layer_is_one_graph_with_the_gradients_of_eager(layer, inputs):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_compiled_convlstm_step_is_one_graph_with_the_states_of_eager():
     layer = ConvLSTM(4, 6)
     maps, state = torch.rand(2, 4, 3, 3), (torch.rand(2, 6, 3, 3), torch.rand(2, 6, 3, 3))

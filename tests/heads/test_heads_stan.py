@@ -55,6 +55,7 @@ def test_lstm_has_the_stated_parameters(streams, parameters):
     assert count(Lstm(1024 * streams, 1024)) == parameters
 
 
+@pytest.mark.slow
 def test_stan_has_the_stated_parameters():
     head = build_head("stan", streams=[StreamShape(name="rgb", grid=7, channels=512)], classes=101)
     by_name = {name: p.numel() for name, p in head.named_parameters()}

@@ -40,6 +40,7 @@ def test_vgg16_fc6_equals_torchvision_on_the_same_frames() -> None:
     assert expected.min() == 0  # read behind its ReLU
 
 
+@pytest.mark.slow
 def test_random_weights_follow_their_seed() -> None:
     frames = _noise(side=64)
     with torch.inference_mode():
@@ -80,6 +81,7 @@ def test_precision_auto_is_one_of_two() -> None:
         working_precision("float16", torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_any_torchvision_model_is_cut_at_any_node() -> None:
     assert build_backbone("torchvision:squeezenet1_1:features.12", weights="random").cube_shape == (13, 13, 512)
     whole = build_backbone("torchvision:squeezenet1_1", weights="random")
@@ -114,6 +116,7 @@ def test_backbone_refuses_in_one_line(arguments: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_real_squeezenet_weights_are_recognised_and_carry_their_preprocessing(shared_data: Path) -> None:
     path = shared_data / "weights" / "squeezenet1_1_features.npz"
     backbone = build_backbone("torchvision:squeezenet1_1:features.12", weights=str(path), precision="float32")

@@ -82,6 +82,7 @@ def test_c3d_of_true_widths_equals_plain_numpy() -> None:
     assert (backbone.crop_px, backbone.resize, expected["fc6"].min()) == (112, "171x128", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "cells", "pool5"), [(112, 7, 4), (224, 14, 7), (96, 6, 3), (100, 7, 4)])
 def test_c3d_pooling_rounds_up_and_pads_nothing(side: int, cells: int, pool5: int) -> None:
     narrow = (1,) * 8
@@ -267,6 +268,7 @@ def test_video_preprocessing_is_torchvisions_own(name: str, rules: str) -> None:
     assert resolve_weights("random", network=name, seed=0, kind="clip").preprocessing is PREPROCESSINGS[rules]
 
 
+@pytest.mark.slow
 def test_c3d_states_how_it_pools_over_time() -> None:
     by_max = build_backbone("c3d", kind="clip", layer="conv5b", weights="random", crop_px=32)
     assert (by_max.recipe["time_pooling"], by_max.cube_shape) == ("max", (2, 2, 512))

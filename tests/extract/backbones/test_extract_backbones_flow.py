@@ -136,6 +136,7 @@ def test_preprocessing_follows_the_range_of_the_rgb_weights(shared_data: Path) -
     assert loaded.preprocessing is PREPROCESSINGS["flow-tsn"]
 
 
+@pytest.mark.slow
 def test_first_convolutions_are_found_in_other_families() -> None:
     for network in ("densenet121", "mobilenet_v3_small", "regnet_y_400mf"):
         node = {"densenet121": "features.pool0", "mobilenet_v3_small": "features.0", "regnet_y_400mf": "stem"}[network]

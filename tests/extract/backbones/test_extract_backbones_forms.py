@@ -80,6 +80,7 @@ def test_torchvision_vit_gives_its_grid_without_the_class_token() -> None:
     assert torch.allclose(ours.flatten(1, 2), expected[:, 1:], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_torchvision_swin_gives_channels_last() -> None:
     backbone = build_backbone("torchvision:swin_t", weights="random", precision="float32", crop_px=96, seed=4)
     torch.manual_seed(4)
@@ -148,6 +149,7 @@ def test_every_family_names_a_node_of_its_models(node: str) -> None:
     assert family.form_of(node) is family.form
 
 
+@pytest.mark.slow
 def test_pool_averages_windows_exactly_where_it_divides() -> None:
     whole = build_backbone("resnet18", weights="random", precision="float32", crop_px=128)
     pooled = build_backbone("resnet18", weights="random", precision="float32", crop_px=128, pool=2)

@@ -79,6 +79,7 @@ def test_timm_backbone_equals_timms_own_forward(name: str, side: int, settings: 
     assert torch.allclose(ours, whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_timm_layers_are_those_that_timm_lists() -> None:
     backbone = build_backbone(f"{VIT}:blocks.4", weights="random", **SMALL)
     assert backbone_entry(f"{VIT}:blocks.4").default_layer == backbone.recipe["layer"] == "blocks.4"
@@ -245,6 +246,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, b
         thread.join()
 
 
+@pytest.mark.slow
 def test_published_weights_are_fetched_once_and_their_digest_recorded(tmp_path: Path, hub: dict[str, bytes]) -> None:
     save_file(_reference("vit_tiny_patch16_224", seed=6).state_dict(), tmp_path / "published.safetensors")
     repository = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"

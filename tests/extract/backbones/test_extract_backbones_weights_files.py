@@ -98,6 +98,7 @@ def test_a_file_that_is_no_weights_is_one_line(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_nan_in_the_weights_is_said_of_the_weights(tmp_path: Path) -> None:
     tensors = get_model("resnet18", weights=None).state_dict()
     tensors["layer1.0.conv1.weight"][3, 2] = torch.nan
@@ -106,6 +107,7 @@ def test_nan_in_the_weights_is_said_of_the_weights(tmp_path: Path) -> None:
         build_backbone("resnet18", weights=str(tmp_path / "nan.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_tensor_of_absurd_shape_is_compared_before_it_is_looked_through(tmp_path: Path) -> None:
     tensors = dict(get_model("resnet18", weights=None).state_dict())
     tensors["conv1.weight"] = torch.zeros(1).expand(1 << 40)

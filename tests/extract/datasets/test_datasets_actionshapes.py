@@ -18,6 +18,8 @@ from vidatt.extract.datasets.registry import check, load_catalogue
 from vidatt.extract.datasets.scenes import make_scene
 from vidatt.extract.datasets.shapes import DISTRACTORS, MOTIONS, SHAPES, ShapesOptions
 
+pytestmark = pytest.mark.slow
+
 
 def decode(path: Path) -> np.ndarray:
     with av.open(str(path)) as container:

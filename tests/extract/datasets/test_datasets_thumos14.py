@@ -15,6 +15,8 @@ from vidatt.errors import MissingFileError, UsageError
 from vidatt.extract.datasets.catalogue import AMBIGUOUS, TEST, TRAIN, Catalogue
 from vidatt.extract.datasets.registry import check, describe, load_catalogue
 
+pytestmark = pytest.mark.slow
+
 DETECTION = {"task": "detection"}
 IDS = (7, 9, 12, 21, 22, 23, 24, 26, 31, 33, 36, 40, 45, 51, 68, 79, 85, 92, 93, 97)
 """The 20 detection classes by their number among the 101: spec/heads.md, section 10."""

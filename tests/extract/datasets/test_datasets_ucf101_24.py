@@ -20,6 +20,8 @@ from vidatt.extract.datasets.plain_pickle import read_plain_pickle
 from vidatt.extract.datasets.registry import describe, load_catalogue
 from vidatt.extract.datasets.ucf101_24 import read_tubes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(shared_data: Path) -> Path:

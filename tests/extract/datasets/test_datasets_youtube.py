@@ -144,6 +144,7 @@ def write_kinetics(folder: Path, train: list[tuple[str, str, int]], val: list[tu
     return folder
 
 
+@pytest.mark.slow
 def test_kinetics_counts_of_the_official_lists(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "kinetics"
     catalogue = load_catalogue("kinetics400", annotations=folder)

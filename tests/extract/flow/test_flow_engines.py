@@ -51,6 +51,7 @@ def test_tvl1_finds_known_motions(engine: str, preset: str) -> None:
     assert inside.mean(axis=(1, 2)) == pytest.approx(0, abs=0.2), inside.mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 @pytest.mark.parametrize("engine", ["numba", "torch"])
 def test_tvl1_of_equal_frames_is_zero(engine: str, preset: str) -> None:
@@ -77,6 +78,7 @@ def test_tvl1_engines_agree_on_every_size(shape: tuple[int, int]) -> None:
 
 
 # zeros outside make the border unstable: over five scales a change of 1e-4 gray levels moves the flow there by pixels
+@pytest.mark.slow
 @pytest.mark.parametrize(("interpolation", "scales"), [("exact", 5), ("opencv5", 1), ("opencv4", 1)])
 @pytest.mark.parametrize("median", [0, 3, 5])
 def test_numba_and_torch_agree_to_rounding(median: int, interpolation: str, scales: int) -> None:

@@ -77,6 +77,7 @@ def test_numba_is_opencv_to_rounding_while_errors_cannot_grow(shared_data: Path,
     assert end_point_error(flow, oracle(shared_data, preset)).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_numba_and_torch_agree_on_real_pairs_with_fixed_iterations(shared_data: Path) -> None:
     # five scales amplify rounding where the data term is undecided: a few pixels of the fast clips, never the mean
     preset = TVL1Preset(stop="fixed")

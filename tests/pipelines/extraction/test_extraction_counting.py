@@ -55,6 +55,7 @@ def _counts(folder: Path, rule: str, settings: DecoderSettings | None = None) ->
     return dict(zip((path.name for path in paths), found.tolist(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["every:5", "fps:2", "windows:4:2:30"])
 def test_packets_are_counted_whatever_the_header_says(tmp_path: Path, avi: bytes, rule: str) -> None:
     (tmp_path / "good.avi").write_bytes(avi)

@@ -50,6 +50,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_a_store_is_made_by_its_plan_and_gives_it_back(config: ExtractConfig) -> None:
     plan = plan_extraction(replace(config, sampler="every:5", shard_videos=2, views="10crop", seed=4))
     assert not config.store.exists()
@@ -88,6 +89,7 @@ def test_dry_run_on_a_store_tells_of_the_stores_own_segments(config: ExtractConf
     assert printed["streams"] == {"rgb": {"cube": [7, 7, 36], "bytes": found.streams["rgb"].bytes}}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_threads")
 def test_a_full_disk_refuses_only_what_is_still_to_be_written(
     config: ExtractConfig, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +121,7 @@ def test_auto_means_what_the_store_was_begun_with(config: ExtractConfig) -> None
     assert asked[0].precision == "float32"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "named"),
     [({"sampler": "uniform:3"}, "sampler: 'uniform:3' here, 'uniform:25' in the store"), ({"seed": 1}, "seed: 1 here"),

@@ -29,6 +29,7 @@ def _fit(store: Path, out: Path, head: str, **settings: str) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "column"), [("where-and-when", "mask_mean"), ("tclsta", "entropy")])
 def test_history_tells_what_the_head_watches(store: Path, tmp_path: Path, head: str, column: str) -> None:
     run = _fit(store, tmp_path / "run", head)
@@ -38,6 +39,7 @@ def test_history_tells_what_the_head_watches(store: Path, tmp_path: Path, head: 
     assert all(0 < float(row[column]) < 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_glka_takes_its_attention_from_a_finished_run_and_keeps_it(store: Path, tmp_path: Path) -> None:
     source = _fit(store, tmp_path / "la", "glka-la")
     run = _fit(store, tmp_path / "gl", "glka-gl", attention_from=str(source), freeze_attention="true")

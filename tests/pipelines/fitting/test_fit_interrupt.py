@@ -121,6 +121,7 @@ def test_fit_stops_in_good_order_on_a_signal_and_resumes(store, uninterrupted, t
     assert same(out, uninterrupted)
 
 
+@pytest.mark.slow
 def test_fit_in_a_thread_works_without_signals(store, tmp_path):
     results: list[dict] = []
     thread = threading.Thread(target=lambda: results.append(fit(quick(store, tmp_path / "r"))))

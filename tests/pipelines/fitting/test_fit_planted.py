@@ -153,6 +153,7 @@ def test_fit_stan_finds_the_planted_cell_and_beats_the_mean(tmp_path):
     assert np.mean(found) > 0.9
 
 
+@pytest.mark.slow
 def test_fit_writes_a_complete_run(store, finished):
     assert sorted(path.name for path in finished.iterdir()) == [
         "config.json", "history.csv", "log.txt", "metrics.json", "scores-a-validation.npz",
@@ -191,6 +192,7 @@ def test_fit_validates_on_whole_groups_of_the_training_list(store):
     assert "validation: " in plan.notes[-1]
 
 
+@pytest.mark.slow
 def test_fit_keeps_the_best_validated_weights(store, tmp_path):
     result = fit(quick(store, tmp_path / "r", settings=QUICK | {"steps": "60", "lr": "0.02", "validate_every": "3"}))
     rows = [row.split(",") for row in (tmp_path / "r" / "history.csv").read_text().splitlines()[1:]]
@@ -199,6 +201,7 @@ def test_fit_keeps_the_best_validated_weights(store, tmp_path):
     assert result.metrics.validation.top1 == pytest.approx(float(best[4]))
 
 
+@pytest.mark.slow
 def test_fit_is_deterministic_and_the_seed_matters(store, finished, tmp_path):
     fit(quick(store, tmp_path / "again"))
     fit(quick(store, tmp_path / "other", seed=1))
@@ -229,6 +232,7 @@ def test_fit_stops_on_nan_with_step_rate_and_cause(store, tmp_path):
     assert (tmp_path / "r" / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_fit_blames_the_cubes_that_hold_nan(tmp_path):
     store = build(tmp_path / "s.zarr", videos=24)
     bad = store.add_stream("flow", cube_shape=(2, 2, 3), recipe={"bad": True})
@@ -298,11 +302,13 @@ def test_evaluate_refuses_what_does_not_fit(store, finished, tmp_path):
         evaluate(finished, device="gpu")
 
 
+@pytest.mark.slow
 def test_evaluate_moved_store_of_the_same_recipe(store, finished, tmp_path):
     twin = build(tmp_path / "twin.zarr").path
     assert evaluate(finished, store_path=twin, device="cpu").metrics == evaluate(finished, device="cpu").metrics
 
 
+@pytest.mark.slow
 def test_evaluate_states_missing_videos(tmp_path):
     path = build(tmp_path / "s.zarr", videos=60, missing=(3, 4, 9)).path  # 3 and 9 are test videos of split a
     result = fit(quick(path, tmp_path / "r"))
@@ -312,6 +318,7 @@ def test_evaluate_states_missing_videos(tmp_path):
     assert "2 without usable cubes are left out of every denominator" in scored.protocol
 
 
+@pytest.mark.slow
 def test_fit_and_evaluate_multi_label(tmp_path):
     store = build(tmp_path / "s.zarr", multi_label=True)
     plan = plan_fit(quick(store.path, Path("unused")))
@@ -330,6 +337,7 @@ def test_fit_and_evaluate_multi_label(tmp_path):
         assert not np.allclose(scores["scores"].sum(1), 1)
 
 
+@pytest.mark.slow
 def test_fit_several_streams_views_and_lengths(tmp_path):
     path = build(
         tmp_path / "s.zarr", videos=48, views=2, grids={"rgb": K, "flow": 3}, lengths=lambda p: 2 + p % 4
@@ -368,6 +376,7 @@ def test_fit_without_validation_keeps_the_last_weights(store, tmp_path):
     assert any("no validation part" in note for note in result.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["steps", "plateau"])
 def test_fit_other_schedules_lower_the_rate(store, tmp_path, schedule):
     settings = QUICK | {"schedule": schedule, "milestones": "4", "patience": "1", "validate_every": "2", "lr": "0.5"}

@@ -108,6 +108,7 @@ def trained(store, tmp_path_factory) -> Path:
 VLAD = {"C": "1", "clusters": "3", "pca": "4", "descriptors": "500"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "settings", "length"),
     [
@@ -154,6 +155,7 @@ def test_svm_weights_are_those_of_liblinear_on_the_training_list(store, tmp_path
     np.testing.assert_allclose(ours["coefficients"], machine.coef_, atol=2e-2)
 
 
+@pytest.mark.slow
 def test_svm_validation_scores_come_from_machines_that_never_saw_them(store, tmp_path):
     both = fit(config(store, tmp_path / "both"))
     part = fit(config(store, tmp_path / "part", settings={"C": "1", "refit": "false"}))
@@ -186,6 +188,7 @@ def test_svm_c_is_chosen_by_cross_validation_and_the_table_kept(store, tmp_path)
     assert (tmp_path / "r/weights.safetensors").read_bytes() == (tmp_path / "twin/weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_svm_early_fusion_weighs_streams_alike_and_takes_lengths_and_views(tmp_path):
     path = build(tmp_path / "s.zarr", grids={"flow": 1, "rgb": 2}, views=2, lengths=lambda v: 1 + v % 4)
     fit(config(path, tmp_path / "r", "svm-pool5-flat"))
@@ -199,6 +202,7 @@ def test_svm_early_fusion_weighs_streams_alike_and_takes_lengths_and_views(tmp_p
     torch.testing.assert_close(first.norm(), second.norm())
 
 
+@pytest.mark.slow
 def test_svm_on_a_run_reads_its_representation_and_keeps_its_attention(store, trained, tmp_path):
     settings = {"C": "10"}
     result = fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings))
@@ -262,6 +266,7 @@ def test_svm_on_a_run_refuses_what_would_spoil_its_validation(store, trained, tm
         assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_svm_several_labels_are_ranked_by_map(tmp_path):
     path = build(tmp_path / "s.zarr", multi_label=True)
     result = fit(config(path, tmp_path / "r", settings={"grid": "0.1,10", "loss": "sigmoid"}))
@@ -300,6 +305,7 @@ def test_svm_refuses_wrong_requests_in_one_line(store, tmp_path, changes, error,
     assert changes.get("head") == "svm-vlad" or not (tmp_path / "r").exists()
 
 
+@pytest.mark.slow
 def test_svm_blames_the_video_whose_cubes_hold_nan(tmp_path):
     path = build(tmp_path / "s.zarr", bad=4)
     with pytest.raises(NotFiniteError, match=r"vector of video 'v004\.avi' is not finite"):
@@ -325,6 +331,7 @@ def test_svm_that_is_interrupted_is_not_finished_and_starts_again(store, tmp_pat
     assert json.loads((tmp_path / "r" / "config.json").read_text())["identity"]["settings"]["fit"]["folds"] == 10
 
 
+@pytest.mark.slow
 def test_classifier_svm_fits_the_machine_beside_its_head(tmp_path: Path) -> None:
     arguments = ["fit-head", "--store", str(build(tmp_path / "s.zarr")), "--device", "cpu", "--preset", "small"]
     arguments += ["--set", "steps=5", "--out", str(tmp_path / "r"), "--classifier", "svm", "--json"]

@@ -70,12 +70,14 @@ def store(parts: dict[str, dict[str, np.ndarray]], tmp_path_factory: pytest.Temp
     return made.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"C": "10"}, {"form": "one-vs-one", "C": "10"}], ids=["cv", "10", "pairs"])
 def test_svm_fc6_reaches_the_known_accuracy_on_ucf101_features(store: Path, tmp_path: Path, settings: dict[str, str]):
     fit(FitConfig(head="svm-fc6", store=store, out=tmp_path / "r", settings=settings, device="cpu"))
     assert evaluate(tmp_path / "r", device="cpu").metrics.top1 == pytest.approx(0.869, abs=0.02)
 
 
+@pytest.mark.slow
 def test_svm_fc6_agrees_with_liblinear_on_ucf101_features(parts, store: Path, tmp_path: Path):
     def vectors(part: str) -> np.ndarray:
         mean = parts[part]["x"].astype(np.float32).mean(1)

@@ -78,6 +78,7 @@ def test_parse_sweep_takes_lists_and_lists_of_lists():
             parse_sweep(texts)
 
 
+@pytest.mark.slow
 def test_members_are_every_combination_named_by_what_varies(store, tmp_path):
     config = SweepConfig(
         fit=base(store, tmp_path / "r", seed=5),

@@ -78,6 +78,7 @@ def test_detect_finds_the_planted_intervals(run: Path) -> None:
         assert best["class_ids"][label] in CLASSES
 
 
+@pytest.mark.slow
 def test_what_detect_says_is_what_its_file_is_worth(run: Path, tmp_path: Path) -> None:
     result = command("detect", run, "--out", tmp_path / "deep" / "submission.txt", "--set", "score_threshold=0.2")
     truth = tmp_path / "truth"
@@ -117,6 +118,7 @@ def test_the_store_says_the_same_of_the_file_of_locate(run: Path, store: Path) -
     assert (every.frames, every.frame_hit) == (again.frames, again.frame_hit)  # truth is in sampled frames only here
 
 
+@pytest.mark.slow
 def test_a_second_call_writes_the_same_bytes_with_the_kept_classifier_and_without(run: Path) -> None:
     first = Path(command("detect", run)["out"]).read_bytes()
     kept = (run / FILE).read_bytes()
@@ -131,6 +133,7 @@ def test_a_second_call_writes_the_same_bytes_with_the_kept_classifier_and_withou
     assert "segment-classifier.safetensors is damaged" in command("detect", run, code=2)["error"]
 
 
+@pytest.mark.slow
 def test_random_attention_follows_its_seed(run: Path) -> None:
     one, again, other = (
         Path(command("detect", run, "--attention", "random", "--seed", seed)["out"]).read_bytes() for seed in "334"
@@ -160,6 +163,7 @@ def test_untrimmednet_rule_reads_no_attention(run: Path) -> None:
     assert "reads no attention" in refused["error"]
 
 
+@pytest.mark.slow
 def test_locate_finds_the_planted_cells(run: Path) -> None:
     result = command("locate", run)
     measures, floor = result["measures"], command("locate", run, "--attention", "uniform")["measures"]
@@ -184,6 +188,7 @@ def test_locate_finds_the_planted_cells(run: Path) -> None:
     assert weighted["frame_map"][1] > measures["frame_map"][1]  # boxes where nothing happens rank last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["threshold", "minmax", "contour"])
 def test_uniform_attention_is_the_whole_crop(run: Path, rule: str) -> None:
     result = command("locate", run, "--attention", "uniform", "--rule", rule)
@@ -192,6 +197,7 @@ def test_uniform_attention_is_the_whole_crop(run: Path, rule: str) -> None:
     assert corners == {(LEFT, TOP, LEFT + CROP, TOP + CROP)}
 
 
+@pytest.mark.slow
 def test_masks_are_taken_literally_and_weigh_the_confidence(store: Path, tmp_path: Path) -> None:
     run = fitted(store, tmp_path / "ww", "where-and-when")
     result = command("locate", run, "--rule", "minmax")
@@ -209,6 +215,7 @@ def test_masks_are_taken_literally_and_weigh_the_confidence(store: Path, tmp_pat
     assert command("detect", run)["rule"] == "where-and-when"
 
 
+@pytest.mark.slow
 def test_a_head_that_classifies_segments_needs_no_classifier(store: Path, tmp_path: Path) -> None:
     run = fitted(store, tmp_path / "untrimmed", "untrimmed")
     result = command("detect", run, "--set", "score_threshold=0.1", "--set", "k_threshold=-9")
@@ -221,6 +228,7 @@ def test_a_head_that_classifies_segments_needs_no_classifier(store: Path, tmp_pa
     assert nothing["measures"]["thumos14"]["map"] == [0.0] * 5
 
 
+@pytest.mark.slow
 def test_a_head_without_attention_is_refused_and_has_a_floor(store: Path, tmp_path: Path) -> None:
     run = fitted(store, tmp_path / "mean", "mean")
     assert "head 'mean' weighs all segments alike" in command("detect", run, code=2)["error"]
@@ -230,6 +238,7 @@ def test_a_head_without_attention_is_refused_and_has_a_floor(store: Path, tmp_pa
     assert command("locate", run, "--attention", "random")["boxes"] == 20 * T
 
 
+@pytest.mark.slow
 def test_without_truth_the_files_are_written_and_it_is_said(run: Path, tmp_path: Path) -> None:
     bare = acting_store(tmp_path / "bare.zarr", truth=False).path
     for name in ("detect", "locate"):
@@ -243,6 +252,7 @@ def test_without_truth_the_files_are_written_and_it_is_said(run: Path, tmp_path:
     assert "annotated_only=true" in refused["error"]
 
 
+@pytest.mark.slow
 def test_classifier_is_learned_from_the_runs_own_training_videos_only(run: Path, store: Path, tmp_path: Path) -> None:
     other = acting_store(tmp_path / "other.zarr", videos=57).path
     refused = command("detect", run, "--store", other, code=3)
@@ -262,6 +272,7 @@ def test_wrong_use_is_refused_by_name(run: Path, tmp_path: Path) -> None:
         assert "is no run" in command(name, tmp_path / "nothing", code=2)["error"]
 
 
+@pytest.mark.slow
 def test_streams_that_show_different_parts_of_the_frame_are_refused(tmp_path: Path) -> None:
     store = acting_store(tmp_path / "two.zarr", videos=12, crops={"rgb": 40, "flow": 32})
     run = fitted(store.path, tmp_path / "run", steps="2", validate_every="2")
@@ -269,6 +280,7 @@ def test_streams_that_show_different_parts_of_the_frame_are_refused(tmp_path: Pa
     assert command("detect", run)["videos"] == 4
 
 
+@pytest.mark.slow
 def test_unknown_times_and_places_are_refused(tmp_path: Path) -> None:
     store = acting_store(tmp_path / "still.zarr", videos=12, fps=0.0, views="train:1")
     run = fitted(store.path, tmp_path / "run", steps="2", validate_every="2")

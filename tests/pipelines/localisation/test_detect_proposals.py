@@ -146,6 +146,7 @@ def test_bridged_groups_are_the_groups_with_the_gaps_between_closed(kept: np.nda
     assert np.array_equal(groups(kept, bridge), groups(closed))
 
 
+@pytest.mark.slow
 @given(arrays(bool, st.integers(1, 40)))
 def test_groups_are_the_kept_segments_and_no_two_touch(kept: np.ndarray) -> None:
     found = groups(kept)

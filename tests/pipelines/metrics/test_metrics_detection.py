@@ -196,6 +196,7 @@ def tasks(draw):
     return draw(truths), [(*place, 0, (rank + 1) / 16) for place, rank in zip(places, ranks, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BOTH)
 @settings(max_examples=150, deadline=None)
 @given(task=tasks(), threshold=st.sampled_from(TENTHS))
@@ -204,6 +205,7 @@ def test_agrees_with_a_plain_reading_of_the_rule(rule, task, threshold):
     assert ap(truth, found, rule, threshold) == pytest.approx(PLAIN[rule](truth, found, threshold))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BOTH)
 @settings(max_examples=60, deadline=None)
 @given(task=tasks(), threshold=st.sampled_from(TENTHS), data=st.data())
@@ -213,6 +215,7 @@ def test_the_order_of_detections_with_distinct_scores_does_not_matter(rule, task
     assert ap(truth, shuffled, rule, threshold) == ap(truth, found, rule, threshold)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BOTH)
 @settings(max_examples=60, deadline=None)
 @given(truth=truths, threshold=st.sampled_from(TENTHS), data=st.data())
@@ -223,6 +226,7 @@ def test_a_perfect_submission_scores_one(rule, truth, threshold, data):
     assert ap(truth, found, rule, threshold) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BOTH)
 @settings(max_examples=60, deadline=None)
 @given(task=tasks(), threshold=st.sampled_from(TENTHS), score=st.integers(0, 16))
@@ -236,6 +240,7 @@ def test_a_false_detection_more_never_raises_ap(rule, task, threshold, score):
         assert worse == before, "below all others it costs nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", BOTH)
 @settings(max_examples=40, deadline=None)
 @given(task=tasks())

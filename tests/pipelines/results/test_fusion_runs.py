@@ -22,6 +22,8 @@ from vidatt.pipelines.results.fusion import FuseConfig, fuse
 from vidatt.pipelines.runs.identity import FitEnvironment, FitIdentity
 from vidatt.pipelines.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("run", "jump, high", "sit")
 TEST, VALIDATION = 45, 30
 

@@ -153,6 +153,7 @@ def test_datasets_of_one_test_list_take_one_run():
         official("ccv", [counted("1", 0.5), counted("2", 0.5)], ["1", "2"], "runs")
 
 
+@pytest.mark.slow
 def test_runs_of_all_splits_make_one_number(splits):
     _, runs = splits
     result = evaluate_officially(runs, device="cpu")
@@ -168,6 +169,7 @@ def test_runs_of_all_splits_make_one_number(splits):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_command_prints_the_official_number_its_spread_and_its_caveats(splits):
     _, runs = splits
     words = ["evaluate", *map(str, runs), "--protocol", "official", "--device", "cpu"]
@@ -186,6 +188,7 @@ def test_command_prints_the_official_number_its_spread_and_its_caveats(splits):
     assert result["denominators"] == {"top": 12, "map": 12, "classes": 3}
 
 
+@pytest.mark.slow
 def test_fused_runs_of_all_splits_make_one_number(splits, tmp_path):
     store, runs = splits
     fused = []
@@ -208,12 +211,14 @@ def test_fused_runs_of_all_splits_make_one_number(splits, tmp_path):
         evaluate_officially(fused[:1], device="cpu")
 
 
+@pytest.mark.slow
 def test_clips_of_a_head_are_stated(splits, tmp_path):
     store, _ = splits
     run = fitted(store, tmp_path / "run", "1", head="glka-la", clip_segments="1", clip_stride="1")
     assert "averaged over the clips of 1 segments of each video" in evaluate(run, device="cpu").protocol
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_one_head_on_other_splits_are_refused(splits, tmp_path):
     store, runs = splits
     other = fitted(store, tmp_path / "other", "2", head="lstm")

@@ -98,6 +98,7 @@ def test_one_flipped_bit_anywhere_is_one_line_of_every_reader(made, tmp_path, na
         shutil.rmtree(run)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_weights_ends_the_command(run):
     content = bytearray((run / "weights.safetensors").read_bytes())
     content[-3] ^= 4

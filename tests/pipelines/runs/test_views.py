@@ -39,6 +39,7 @@ def _store(path: Path, rule: str, views: int, *, bad: range = range(0)) -> Store
     return store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "views", "asked", "train", "chosen"),
     [
@@ -65,6 +66,7 @@ def test_choose_views(
     assert found.told == (found.name if rule and "+" in rule else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "views", "asked", "error", "message"),
     [
@@ -84,6 +86,7 @@ def test_views_that_are_not_there_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "views", "central", "name"),
     [
@@ -120,6 +123,7 @@ def test_a_fit_reads_no_view_but_its_own(tmp_path: Path, head: dict[str, object]
         fit(FitConfig(store=store.path, out=tmp_path / "c", views="center", validation_share=0, **head))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_validation_and_evaluation_read_no_view_but_theirs(tmp_path: Path, head: dict[str, object]) -> None:
     store = _store(tmp_path / "s.zarr", "center+train:3", 4, bad=range(2, 4))
     done = fit(FitConfig(store=store.path, out=tmp_path / "r", views="center", **head))  # type: ignore[arg-type]
@@ -132,6 +136,7 @@ def test_validation_and_evaluation_read_no_view_but_theirs(tmp_path: Path, head:
         evaluate(tmp_path / "r", views="train", device="cpu")
 
 
+@pytest.mark.slow
 def test_results_of_other_views_lie_beside_each_other(tmp_path: Path, head: dict[str, object]) -> None:
     store = _store(tmp_path / "s.zarr", "train:3+center", 4)
     fit(FitConfig(store=store.path, out=tmp_path / "r", **head))  # type: ignore[arg-type]

@@ -84,6 +84,7 @@ def test_manifest_matches_whole_paths_with_or_without_the_suffix_and_counts_the_
         run(source, tmp_path / "t.zarr", manifest=manifest(tmp_path / "m.csv", "a.npy,x", header="path,label"))
 
 
+@pytest.mark.slow
 def test_axes_tchw_and_vectors_become_channels_last(tmp_path):
     source = folder(tmp_path / "in", **{f"clip{i}": cubes(i, D=5).transpose(0, 3, 1, 2) for i in range(4)})
     store = run(source, tmp_path / "s.zarr", axes="tchw")
@@ -118,6 +119,7 @@ def test_npz_folder_needs_a_key_where_an_archive_holds_several(tmp_path):
         run(tmp_path / "in", tmp_path / "t.zarr", form="npz", key="y")
 
 
+@pytest.mark.slow
 def test_hdf5_datasets_and_groups_are_videos_by_their_paths(tmp_path):
     with h5py.File(tmp_path / "in.h5", "w") as file:
         for i, clip in enumerate(CLIPS):
@@ -135,6 +137,7 @@ def test_hdf5_datasets_and_groups_are_videos_by_their_paths(tmp_path):
         run(tmp_path / "groups.h5", tmp_path / "t.zarr", key="pool4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["npz", "hdf5"])
 def test_packed_arrays_bring_ids_labels_and_roles(tmp_path, form):
     for role, first in (("train", 0), ("test", 3)):
@@ -181,6 +184,7 @@ def test_packed_arrays_that_do_not_fit_are_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clip", "words"),
     [
@@ -230,6 +234,7 @@ def test_duplicates_are_refused_without_a_trace(tmp_path):
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_stream_is_added_to_a_store_with_the_same_ids_and_lengths_only(tmp_path):
     first = folder(tmp_path / "in")
     store = run(first, tmp_path / "s.zarr", streams=("rgb",))
@@ -254,6 +259,7 @@ def test_a_stream_is_added_to_a_store_with_the_same_ids_and_lengths_only(tmp_pat
     assert content(tmp_path / "s.zarr") == before
 
 
+@pytest.mark.slow
 def test_time_map_gives_frames_and_seconds(tmp_path):
     time_map = TimeMap(stride_frames=16, window_frames=16, fps=25.0)
     store = run(folder(tmp_path / "in"), tmp_path / "s.zarr", time_map=time_map)
@@ -339,6 +345,7 @@ def test_sources_that_are_not_there_are_named(tmp_path):
         run(tmp_path / "in", tmp_path / "s.zarr", group_pattern="x")
 
 
+@pytest.mark.slow
 def test_fingerprint_follows_the_content_and_not_the_order(tmp_path):
     prints = {
         seed: run(folder(tmp_path / "in"), tmp_path / f"{seed}.zarr", seed=seed).stream("features").fingerprint

@@ -82,6 +82,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path, order, dtype):
                 np.testing.assert_array_equal(read, one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -63,6 +63,7 @@ def test_status_counts_shards_outcomes_and_what_could_be_retried(tmp_path):
     assert vidatt("status", store.path).returncode == 0
 
 
+@pytest.mark.slow
 def test_status_says_what_is_damaged(tmp_path):
     store = filled_store(tmp_path / "s.zarr", MIXED, {"rgb": (2, 2, 4), "flow": (1, 1, 4)}, videos_per_shard=2)
     done = store.path / "rgb" / ".done"
@@ -163,6 +164,7 @@ def test_diff_finds_nothing_between_equal_stores_of_other_shards(tmp_path):
     assert json.loads(done.stdout)["equal"] is True
 
 
+@pytest.mark.slow
 def test_diff_names_videos_and_the_largest_difference(tmp_path):
     one, two = part(tmp_path / "one.zarr", [0, 1, 2]), synthetic_store(tmp_path / "two.zarr", EQUAL, videos_per_shard=2)
     stream = two.add_stream("rgb", cube_shape=(2, 2, 4), recipe={"backbone": "hof"})
@@ -189,6 +191,7 @@ def test_diff_names_videos_and_the_largest_difference(tmp_path):
     assert f"rgb: 2 of {len(both)} videos differ, by 0.5 at most" in done.stdout
 
 
+@pytest.mark.slow
 def test_diff_of_other_videos_and_streams(tmp_path):
     one = filled_store(tmp_path / "one.zarr", [3] * 4, {"rgb": (1, 1, 4)})
     two = filled_store(tmp_path / "two.zarr", [3] * 6, {"rgb": (1, 1, 4), "flow": (1, 1, 4)})
@@ -239,6 +242,7 @@ def test_merge_takes_streams_and_equal_shards_once(tmp_path):
     assert content(into.path) == content(tmp_path / "all.zarr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "error", "words"),
     [

@@ -137,6 +137,7 @@ def test_files_in_the_place_of_others_are_found_and_not_read(extracted, tmp_path
         shutil.rmtree(store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("length", [[3] * 9, MIXED], ids=["trimmed", "untrimmed"])
 def test_what_is_whole_is_good(tmp_path, length, views):
@@ -191,6 +192,7 @@ def test_a_damaged_stream_does_not_hide_the_others(tmp_path):
     assert "the folder of the commit markers, is gone" in result.bad[0].reason
 
 
+@pytest.mark.slow
 def test_files_that_no_marker_tells_of_are_found(tmp_path):
     store = filled_store(tmp_path / "s.zarr", [1, 2] * 6, {"rgb": (1, 1, 4)}, videos_per_shard=1)
     assert store.stream("rgb").marker(10)["files"] == {}  # the video is missing
@@ -281,11 +283,13 @@ def _gap(content: dict[str, Any]) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda c: None, _lose_the_second], ids=["whole", "one missing"])
 def test_the_time_map_of_an_extraction_is_good(tmp_path, change):
     assert found(planned(tmp_path / "s.zarr", change).path) == ""
 
 
+@pytest.mark.slow
 def test_segments_that_were_drawn_are_those_of_the_store_s_seed_and_the_video(tmp_path):
     drawn = {"sampler": "random:2:2", "seed": 7}
     assert found(planned(tmp_path / "s.zarr", lambda c: None, **drawn).path) == ""
@@ -293,6 +297,7 @@ def test_segments_that_were_drawn_are_those_of_the_store_s_seed_and_the_video(tm
     assert "not stand where random:2:2 places them" in found(moved.path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -320,6 +325,7 @@ def test_a_time_map_that_cannot_be_is_found(tmp_path, change, words):
     assert bad.videos in (("v0000.avi",), ("v0001.avi",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plan", "words"),
     [({"sampler": "uniform:5"}, "uniform:5 do not give"), ({"view_rule": "10crop"}, "states 1 views"),
