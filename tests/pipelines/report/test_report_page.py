@@ -250,7 +250,7 @@ def test_wrong_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="is no run"):
         find_runs([tmp_path / "no"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no finished run in it"):
+    with pytest.raises(UsageError, match=r"there is no config\.json in it"):
         find_runs([tmp_path / "empty"])
 
 
