@@ -75,6 +75,7 @@ class Tags(HTMLParser):
         self.open.pop()
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run", classes=CLASSES, **planted())
     result, text = page(run, out=tmp_path / "deep" / "r.html")
@@ -93,6 +94,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
+@pytest.mark.slow
 def test_measures_stand_with_their_denominators_and_intervals(tmp_path: Path) -> None:
     given = planted()
     right = int((given["scores"].argmax(1) == given["labels"][:, 0]).sum())
@@ -107,11 +109,13 @@ def test_measures_stand_with_their_denominators_and_intervals(tmp_path: Path) ->
     assert "bootstrap over videos" in text
 
 
+@pytest.mark.slow
 def test_top5_of_few_classes_is_not_shown(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run", classes=("a", "b"), **planted(classes=2))
     assert "top-5" not in page(run, out=tmp_path / "r.html")[1]
 
 
+@pytest.mark.slow
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     bad = ("</script><script>alert(1)</script>", 'a"b', "x & <y>", "cost $5 and $x$", "{{ 7 * 7 }}", "ü ☃")
     ids = [f"<img src=x onerror=alert(1)>/{n}</script>" for n in range(40)]
@@ -183,6 +187,7 @@ def test_a_sweep_is_a_table_and_a_plot_and_its_best_on_validation_is_told(tmp_pa
     assert re.findall(r"<button type=\"button\">(.*?)</button>", table)[:2] == ["run", "lr"]
 
 
+@pytest.mark.slow
 def test_unfinished_runs_of_a_folder_are_left_out_and_named(tmp_path: Path) -> None:
     scored_run(tmp_path / "s" / "a", classes=CLASSES, **planted())
     scored_run(tmp_path / "s" / "b", classes=CLASSES, **planted())
@@ -212,6 +217,7 @@ def test_a_run_that_was_not_evaluated_says_how(tmp_path: Path) -> None:
     assert any(f"vidatt evaluate {run}" in note for note in result["notes"])
 
 
+@pytest.mark.slow
 def test_a_store_that_is_gone_takes_the_pictures_and_nothing_else(tmp_path: Path) -> None:
     run = scored_run(tmp_path / "run", classes=CLASSES, **planted())
     result, text = page(run, out=tmp_path / "r.html")
@@ -220,6 +226,7 @@ def test_a_store_that_is_gone_takes_the_pictures_and_nothing_else(tmp_path: Path
     assert "data-matrix" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -307,6 +314,7 @@ def test_interval_of_map_is_of_the_same_measure() -> None:
     assert seen["uneven"] == pytest.approx(np.mean(expected))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     random = np.random.default_rng(0)
     inside = 0
