@@ -13,6 +13,7 @@ from .door import assignments, common, typed_command
 from .grouped import GroupedCommand
 
 if TYPE_CHECKING:
+    from ..extract.recipes import Recipe
     from ..pipelines.extraction.config import ExtractConfig
 
 PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool")
@@ -21,7 +22,7 @@ PER_STREAM = ("backbone", "layer", "weights", "preprocessing", "resize", "crop",
 GROUPS = {
     "What most people need": ("dataset", "videos", "annotations", "store", "streams", "dry-run"),
     "What is kept of each stream": (
-        "recipe", "backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool", "precision",
+        "like", "recipe", "backbone", "layer", "weights", "preprocessing", "resize", "crop", "pool", "precision",
     ),
     "Where it is sampled": ("segments", "sampler", "window", "views", "seed"),
     "Optical flow": ("flow-preset", "flow-engine", "flow-bound", "flow-rescale"),
@@ -33,6 +34,10 @@ GROUPS = {
 }  # fmt: skip
 
 
+LIKE_SAYS = ("What is kept of each stream", "Where it is sampled", "Optical flow")
+"""Headings of what `--like` takes from elsewhere, but for the files of weights."""
+
+
 @click.command(cls=GroupedCommand, groups=GROUPS)
 @click.option("--dataset", required=True, metavar="NAME", help="One of `vidatt datasets`.")
 @click.option("--videos", type=click.Path(path_type=Path), help="Video folder [$VIDATT_DATA/NAME, else ./data/NAME].")
@@ -42,6 +47,7 @@ GROUPS = {
 @click.option(
     "--store", type=click.Path(path_type=Path), help="[$VIDATT_CACHE/NAME.zarr, else ./cache-store/NAME.zarr]"
 )
+@click.option("--like", type=click.Path(path_type=Path), metavar="STORE|RUN", help="Make its features, sampled alike.")
 @click.option("--recipe", default="stan", show_default=True, help="stan, glka, where-and-when, tclsta or hands.")
 @click.option("--streams", help="Comma-separated: rgb, flow, clip [those of the recipe].")
 @click.option("--backbone", multiple=True, metavar="[STREAM=]NAME", help="One of `vidatt backbones` [the recipe's].")
@@ -107,34 +113,22 @@ def extract(**given: Any) -> tuple[dict[str, Any], str, int]:
 def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
     """Return the configuration that the options of `vidatt extract` stand for."""
     from ..extract.decoder import MEMORY_BYTES
-    from ..extract.recipes import find_recipe, recipe_streams
+    from ..extract.recipes import find_recipe
     from ..pipelines.extraction.config import ExtractConfig, default_store, default_videos
 
-    if given["segments"] and given["sampler"]:
-        raise UsageError("--segments and --sampler both say how many segments; give one of them.")
     recipe = find_recipe(given["recipe"])
-    names = list(recipe.backbones)
+    named = None
     if given["streams"] is not None:
-        names = [name.strip() for name in given["streams"].split(",") if name.strip()]
+        named = [name.strip() for name in given["streams"].split(",") if name.strip()]
     return ExtractConfig(
         dataset=given["dataset"],
         videos=given["videos"] or default_videos(given["dataset"]),
         store=given["store"] or default_store(given["dataset"]),
         annotations=given["annotations"],
         dataset_options=assignments("--option", given["options"]),
-        streams=recipe_streams(
-            recipe.name,
-            names,
-            choices=_choices(names, given),
-            **{key: given[key] for key in ("precision", "flow_preset", "flow_engine", "flow_bound", "flow_rescale")},
-        ),
-        sampler=f"uniform:{given['segments']}" if given["segments"] else given["sampler"],
-        default_sampler=recipe.sampler,
-        window_frames=given["window"],
-        views=given["views"],
+        **(_alike(named, given) if given["like"] else _chosen(named, recipe, given)),
         shard_videos=given["shard_videos"],
         slice=given["shard"],
-        seed=given["seed"],
         device=given["device"],
         workers=given["workers"],
         decoders=given["decoders"],
@@ -147,6 +141,43 @@ def extract_config(given: Mapping[str, Any]) -> ExtractConfig:
         reuse=given["reuse"],
         command=typed_command(),
     )
+
+
+def _chosen(named: list[str] | None, recipe: Recipe, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return streams, and where they are sampled, by the options."""
+    from ..extract.recipes import recipe_streams
+
+    if given["segments"] and given["sampler"]:
+        raise UsageError("--segments and --sampler both say how many segments; give one of them.")
+    names = list(recipe.backbones) if named is None else named
+    return {
+        "streams": recipe_streams(
+            recipe.name,
+            names,
+            choices=_choices(names, given),
+            **{key: given[key] for key in ("precision", "flow_preset", "flow_engine", "flow_bound", "flow_rescale")},
+        ),
+        "sampler": f"uniform:{given['segments']}" if given["segments"] else given["sampler"],
+        "default_sampler": recipe.sampler,
+        "window_frames": given["window"],
+        "views": given["views"],
+        "seed": given["seed"],
+    }
+
+
+def _alike(named: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return streams, and where they are sampled, as another store or run has them."""
+    from ..pipelines.extraction.like import likeness
+
+    says = {name for heading in LIKE_SAYS for name in GROUPS[heading]} - {"like", "weights"}
+    for option in extract.params:
+        name = max(option.opts, key=len).lstrip("-")
+        value = given.get(str(option.name))
+        if name in says and value and value != option.default:
+            raise UsageError(f"--{name}: --like {given['like']} says it; leave one of them out.")
+    weights = assignments("--weights", given["weights"])
+    found = likeness(given["like"], streams=named, weights={name: Path(file) for name, file in weights.items()})
+    return vars(found)
 
 
 def _outcomes(text: str | None) -> tuple[str, ...]:

@@ -143,7 +143,7 @@ def making_of(run: Run, choices: Choices) -> tuple[StreamMaking, ...]:
     configs = {}
     for name in identity.stream_names:
         try:
-            configs[name] = _config_of(name, identity.streams[name].recipe, choices.weights.get(name))
+            configs[name] = config_of(name, identity.streams[name].recipe, choices.weights.get(name))
         except RefusedError:
             raise RefusedError(
                 f"Stream {name!r} of run {run.path} was imported, so its cubes cannot be made of a new video; import "
@@ -158,7 +158,7 @@ def making_of(run: Run, choices: Choices) -> tuple[StreamMaking, ...]:
     return tuple(made)
 
 
-def _config_of(name: str, recipe: Mapping[str, Any], named: Path | None) -> StreamConfig:
+def config_of(name: str, recipe: Mapping[str, Any], named: Path | None) -> StreamConfig:
     """Return the configuration that a recipe was written by, with the file of its weights wherever that lies now."""
     file = None if "imported" in recipe else find_weights(name, recipe, named)
     return stream_of(name, recipe, weights=file)
