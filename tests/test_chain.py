@@ -1,4 +1,4 @@
-"""The whole chain with real commands on a few real files: generate, extract three streams, fit, evaluate, read back.
+"""The whole chain with real commands on a few files: generate, extract, fit, evaluate, predict, explain.
 
 `make smoke` runs this file alone, on every Python and with the lowest versions of every dependency.
 """
@@ -51,4 +51,12 @@ def test_videos_become_cubes_a_head_and_its_measures(tmp_path: Path) -> None:
     assert 0 <= measured["metrics"]["top1"] <= 1
     with np.load(run / "scores-1-test.npz") as scores:
         assert scores["scores"].shape == (4, 4)
+        ids, wanted = scores["ids"].tolist(), scores["scores"]
+    predicted = _vidatt("predict", run, *(videos / name for name in ids))["predictions"]
+    found = [{one["name"]: one["score"] for one in video["classes"]} for video in predicted]
+    classes = Store.open(store).index.classes
+    np.testing.assert_allclose([[scores[name] for name in classes] for scores in found], wanted, atol=1e-3)
+    shown = _vidatt("explain", run, "--videos", videos, "--id", ids[0], "--out", tmp_path / "looks")["videos"]
+    assert [path.suffix for path in sorted((tmp_path / "looks").iterdir())] == [".mp4", ".png"]
+    assert shown[0]["problem"] is None
     assert not _vidatt("doctor")["missing"]

@@ -23,7 +23,7 @@ from vidatt.pipelines.fitting.plan import FitConfig
 from vidatt.pipelines.runs.attention import attention
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def explain(*arguments: object, code: int = 0) -> dict[str, Any]:
@@ -220,7 +220,6 @@ def decodable(container: av.container.InputContainer) -> Iterator[av.VideoFrame]
         yield from container.decode(video=0)
 
 
-@pytest.mark.long
 def test_the_commands_of_the_papers_figures_work(made: Path, tmp_path: Path) -> None:
     """As they stand in docs/explain.md, on other runs and videos."""
     page = (REPOSITORY / "docs" / "explain.md").read_text()

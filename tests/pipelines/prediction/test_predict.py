@@ -30,7 +30,7 @@ from vidatt.pipelines.runs.attention import attention, look
 from vidatt.pipelines.runs.reload import load_head
 from vidatt.pipelines.runs.run import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SAME = 2e-5
 """Between probabilities: cubes are kept in half precision, and batches of other videos round otherwise."""
