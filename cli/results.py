@@ -180,6 +180,9 @@ def evaluate_boxes(thresholds: str | None, frame_px: str | None, **given: Any) -
     "--ids", multiple=True, type=click.Path(path_type=Path), help="Of .npy SCORES: ids, one per line; for all, or each."
 )
 @click.option("--allow-seen", is_flag=True, help="Also compare on videos that a run was fitted or selected on.")
+@click.option("--csv", is_flag=True, help="Print the runs as CSV, without the paired tests.")
+@click.option("--markdown", is_flag=True, help="So, as a table of Markdown.")
+@click.option("--latex", is_flag=True, help="So, as a table of LaTeX's booktabs.")
 @common
 def compare(runs: tuple[Path, ...], **given: Any) -> tuple[Comparison, str, int]:
     """Print runs and files of scores side by side, and test each pair on the videos that both have (McNemar, exact).
@@ -188,14 +191,18 @@ def compare(runs: tuple[Path, ...], **given: Any) -> tuple[Comparison, str, int]
     Example:
       vidatt compare runs/stan runs/mean
       vidatt compare runs/stan i3d.npy --ids videos.txt
-      vidatt compare runs/ucf101-stan-sweep
+      vidatt compare runs/ucf101-stan-sweep --latex
     """
     from ..pipelines.results.compare import compare as side_by_side
     from ..pipelines.runs.folders import given_runs
     from .results_tables import compare_text
+    from .table_forms import FORMS, comparison_as
 
+    asked = [form for form in FORMS if given.pop(form)]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]}: one table is printed; give one of them.")
     result = side_by_side(given_runs(runs), source=truth_source(given), **given)
-    return result, compare_text(result), 0
+    return result, comparison_as(asked[0], result) if asked else compare_text(result), 0
 
 
 @click.command()

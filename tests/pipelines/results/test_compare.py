@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +128,26 @@ def test_command_prints_a_table_and_json(tmp_path):
     assert "runs 1 and 2 share 2 videos; 1 and 1 others are left out of their test" in done.stdout
     done = vidatt("compare", one, other, "--json")
     assert json.loads(done.stdout)["pairs"][0]["p_value"] == 0.5
+
+
+def test_tables_for_other_programs_say_what_the_comparison_says(tmp_path):
+    runs = [evaluated(tmp_path / "a_1, b&c|d", "aabb", "aaaa"), evaluated(tmp_path / "50%", "abbb", "aaaa", seed=3)]
+    told = json.loads(vidatt("compare", *runs, "--json").stdout)["runs"]
+    rows = list(csv.DictReader(io.StringIO(vidatt("compare", *runs, "--csv").stdout)))
+    for row, run in zip(rows, told, strict=True):
+        assert (row["run"], int(row["seed"]), int(row["videos"])) == (run["run"], run["seed"], 4)
+        assert float(row["top1"]) == run["metrics"]["top1"]
+        assert float(row["mAP"]) == run["metrics"]["map"]
+        assert "seen" not in row
+    lines = vidatt("compare", *runs, "--markdown").stdout.splitlines()
+    assert len(lines) == 4
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {12}
+    latex = vidatt("compare", *runs, "--latex").stdout
+    assert latex.startswith(r"\begin{tabular}{lllllrrrrr}")
+    assert r"a\_1, b\&c|d & mean & small & rgb & 1 & 0 & 4 & 0.500" in latex
+    assert r"50\% & mean" in latex
+    assert latex.count(r" \\") == 3
+    both = vidatt("compare", *runs, "--latex", "--csv")
+    assert (both.returncode, both.stderr) == (
+        2, "vidatt: --csv and --latex: one table is printed; give one of them.\n",
+    )  # fmt: skip
