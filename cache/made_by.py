@@ -39,16 +39,19 @@ def commands_file(store: Path) -> Path:
 def made_by(store: Path) -> tuple[MadeBy, ...]:
     """Return the commands that made a store, in their order; none of a store that came without them."""
     try:
-        lines = commands_file(store).read_text().splitlines()
+        lines = commands_file(store).read_bytes().splitlines()
     except FileNotFoundError:
         return ()
     found = []
     for line in lines:
         try:
             entry = json.loads(line)
-            found.append(MadeBy(**{**entry, "streams": tuple(entry["streams"])}))
+            one = MadeBy(**{**entry, "streams": tuple(entry["streams"])})
         except (ValueError, LookupError, TypeError):  # the half line of a writer that was killed
             continue
+        texts = [one.again, one.vidatt, one.time, *one.streams, *([] if one.command is None else [one.command])]
+        if all(isinstance(text, str) for text in texts):
+            found.append(one)
     return tuple(found)
 
 
