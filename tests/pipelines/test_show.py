@@ -174,6 +174,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_store_keeps_its_commands_beside_it_and_they_continue_it_from_anywhere(tmp_path: Path) -> None:
     generate(tmp_path / "videos", videos=6, shapes=2, motions=1, frames=12, n_jobs=1)
     whole = vidatt(*_extract("videos", "whole.zarr", "--streams", "rgb,clip"), cwd=tmp_path)

@@ -14,6 +14,7 @@ from vidatt.extract.backbones.registry import BACKBONES, build_backbone, layer_c
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "side", "nodes"),
     [

@@ -13,7 +13,7 @@ from testkit.stores import content
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:

@@ -299,6 +299,7 @@ def test_thumos14_annotations_are_the_official_truth(tmp_path: Path, shared_data
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ucf101_24_boxes_of_another_program(tmp_path: Path, shared_data: Path) -> None:
     """The true boxes of every tenth frame of a video, as AVA has them and in pixels: all are right."""
     folder = shared_data / "annotations" / "ucf101_24"
