@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,7 @@ class TruthSource:
     store: Path | None = None
     dataset: str | None = None
     annotations: Path | None = None  # None = where the dataset looks by default
-    options: Mapping[str, str] = NO_OPTIONS  # settings of the dataset
+    options: Mapping[str, str] = field(default_factory=dict)  # settings of the dataset
     videos: Path | None = None  # of a dataset that is its folder of videos
 
     def __post_init__(self) -> None:

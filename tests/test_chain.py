@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import vidatt
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
@@ -26,6 +29,16 @@ def _vidatt(*arguments: str | Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported() -> None:
+    names = [module.name for module in pkgutil.walk_packages(vidatt.__path__, "vidatt.")]
+    named = [n for n in names if n.split(".")[1] in ("cache", "cli", "extract", "heads", "pipelines")]
+    assert len(named) > 200
+    for name in named:
+        if not name.startswith("vidatt.extract.flow.triton"):  # wants an NVIDIA GPU's compiler
+            importlib.import_module(name)
 
 
 @pytest.mark.slow
