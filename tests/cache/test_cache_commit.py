@@ -178,6 +178,7 @@ def test_unmarked_files_of_an_empty_shard_are_removed(tmp_path):
     assert stream.reader().frames(10).tolist() == [[-1, -1, -1]]
 
 
+@pytest.mark.slow
 def test_sweep_spares_the_living_and_removes_the_dead(tmp_path, writers):
     store = new_store(tmp_path / "s.zarr", 2)
     host = os.uname().nodename

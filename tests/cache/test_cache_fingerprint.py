@@ -33,6 +33,7 @@ def test_fingerprint_survives_json(recipe):
     assert differences(recipe, plain(recipe)) == []
 
 
+@pytest.mark.slow
 @given(RECIPES, RECIPES)
 def test_differences_are_empty_only_for_equal_fingerprints(ours, theirs):
     assert (not differences(ours, theirs)) == (fingerprint(ours) == fingerprint(theirs))

@@ -232,6 +232,7 @@ def test_videos_that_failed_are_retried_by_what_status_says(tmp_path: Path) -> N
     assert store_status(tmp_path / "s.zarr").retryable == 0
 
 
+@pytest.mark.slow
 def test_a_store_without_recorded_commands_says_that_options_are_missing(tmp_path: Path) -> None:
     store = planted_store(tmp_path / "s.zarr")
     (store.path / "rgb" / ".done" / "1.json").unlink()

@@ -49,6 +49,7 @@ def test_random_weights_follow_their_seed() -> None:
     assert not torch.equal(a, c)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32() -> None:
     frames = _noise(2, side=64)
     with torch.inference_mode():
@@ -59,6 +60,7 @@ def test_bfloat16_is_close_to_float32() -> None:
     assert 0 < ((short - exact).norm() / exact.norm()).item() < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "frames", [torch.zeros(1, 64, 64, 3), torch.zeros(1, 32, 32, 3, dtype=torch.uint8)], ids=["dtype", "side"]
 )

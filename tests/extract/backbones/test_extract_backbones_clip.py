@@ -59,6 +59,7 @@ def _check(ours: torch.Tensor, expected: np.ndarray) -> None:
     assert np.abs(ours.numpy() - expected).max() < 1e-4 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_narrow_c3d_equals_plain_numpy_at_every_layer() -> None:
     clip = _clips(112)[0].permute(3, 0, 1, 2).float() / 64 - 2
     networks = {layer: C3D(layer, widths=NARROW, hidden=9).eval() for layer in ("fc6", "pool5", "conv5b")}
@@ -218,6 +219,7 @@ def test_names_with_and_without_prefix_are_not_mixed() -> None:
         convert({"conv1.bias": torch.zeros(64), "backbone.conv1.bias": torch.zeros(64)}, source="file.pth")
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_c3d_may_have_other_classes(tensors: dict[str, torch.Tensor]) -> None:
     given = tensors | {"fc8.weight": torch.zeros(101, 4096), "fc8.bias": torch.zeros(101)}
     assert build_c3d("conv5b", side_px=112, tensors=given, source="file.pth").layer == "conv5b"

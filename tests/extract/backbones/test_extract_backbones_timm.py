@@ -261,6 +261,7 @@ def test_published_weights_are_fetched_once_and_their_digest_recorded(tmp_path: 
         assert backbone.recipe["weights"] == {"name": repository, "sha256": hashlib.sha256(content).hexdigest()}
 
 
+@pytest.mark.slow
 def test_repositories_without_safetensors_give_the_next_file(tmp_path: Path, hub: dict[str, bytes]) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.bin")
     hub["/someone/tuned/resolve/main/pytorch_model.bin"] = (tmp_path / "x.bin").read_bytes()

@@ -49,6 +49,7 @@ def test_ucf50_has_25_folds_that_leave_one_group_out(videos: Path) -> None:
     assert (found.missing, found.surplus, found.misnamed, found.outside) == ((), (), (), ())
 
 
+@pytest.mark.slow
 def test_ucf50_notes_classes_without_25_groups_and_videos_without_a_group(videos: Path) -> None:
     for path in (videos / "UCF50" / "Biking").glob("*_g2[45]_*"):
         path.unlink()

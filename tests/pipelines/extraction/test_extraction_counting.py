@@ -79,6 +79,7 @@ def test_an_absurd_count_takes_nothing_while_decoding(tmp_path: Path, avi: bytes
         assert reader.expected_frames(lambda: None) == FRAMES
 
 
+@pytest.mark.slow
 def test_what_cannot_be_counted_has_one_row(tmp_path: Path, avi: bytes) -> None:
     (tmp_path / "good.avi").write_bytes(avi)
     (tmp_path / "codec.avi").write_bytes(avi.replace(b"FMP4", b"ZZZZ"))
@@ -106,6 +107,7 @@ def test_an_absurd_rate_is_an_outcome(tmp_path: Path, avi: bytes) -> None:
     assert _counts(tmp_path, "fps:2") == {"slow.avi": 1}
 
 
+@pytest.mark.slow
 def test_a_stretch_is_counted_within_the_file(tmp_path: Path, avi: bytes) -> None:
     (tmp_path / "good.avi").write_bytes(avi)
     stretches = [(None, None), (0.5, 1.5), (2.0, 1e300), (50.0, 60.0)]

@@ -111,6 +111,7 @@ def _outcomes(store: Store) -> list[Any]:
     return [VideoOutcome(id=str(id), outcome="ok", segments=1) for id in store.index.ids]
 
 
+@pytest.mark.slow
 def test_auto_means_what_the_store_was_begun_with(config: ExtractConfig) -> None:
     store = plan_extraction(replace(config, streams=(HOG, HOF))).open_store()
     store.add_stream("rgb", cube_shape=(1, 1, 2), recipe={"precision": "bfloat16"})

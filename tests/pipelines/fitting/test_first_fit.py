@@ -79,6 +79,7 @@ def test_an_explicit_preset_is_what_it_was(store: Path, tmp_path: Path) -> None:
     assert FitConfig(head="mean", store=store, out=tmp_path).preset == "paper"  # from Python
 
 
+@pytest.mark.slow
 def test_the_chosen_fit_is_that_of_its_settings_bit_by_bit(store: Path, tmp_path: Path) -> None:
     settings = {"steps": "40", "validate_every": "10"}
     fit(config(store, tmp_path / "chosen", settings=settings))
@@ -122,6 +123,7 @@ def test_line_on_a_gpu_names_no_time_and_an_impossible_preset_says_why() -> None
     assert "--preset paper is not possible here: Setting batch_videos='many': must be a whole number" in line
 
 
+@pytest.mark.slow
 def test_what_continues_a_run_does_not_choose_again(store: Path, tmp_path: Path) -> None:
     settings = {"steps": "4", "validate_every": "2"}
     fit(config(store, tmp_path / "r", preset="paper", settings=settings))
@@ -151,6 +153,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 STOPPING = {"steps": "400", "validate_every": "4", "early_stopping": "3", "lr": "0.1"}
 
 
+@pytest.mark.slow
 def test_early_stopping_ends_a_fit_that_gets_no_better_and_keeps_the_best(noise: Path, tmp_path: Path) -> None:
     result = fit(config(noise, tmp_path / "r", preset="small", settings=STOPPING))
     rows = history(tmp_path / "r")
@@ -198,6 +201,7 @@ def test_a_fit_that_was_killed_stops_early_at_the_same_step(noise: Path, tmp_pat
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_history_has_a_row_at_least_every_so_often_and_weights_are_the_same(
     noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

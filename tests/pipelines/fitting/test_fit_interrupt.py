@@ -130,6 +130,7 @@ def test_fit_in_a_thread_works_without_signals(store, tmp_path):
     assert results[0].steps == 24
 
 
+@pytest.mark.slow
 def test_fit_signal_handlers_are_restored(store, tmp_path):
     before = [signal.getsignal(number) for number in STOPS]
     fit(quick(store, tmp_path / "r"))

@@ -182,6 +182,7 @@ def test_fit_writes_a_complete_run(store, finished):
     assert top1 == pytest.approx(result.metrics.validation.top1)
 
 
+@pytest.mark.slow
 def test_fit_validates_on_whole_groups_of_the_training_list(store):
     plan = plan_fit(quick(store, Path("unused")))
     index = plan.store.index

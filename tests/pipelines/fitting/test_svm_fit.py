@@ -142,6 +142,7 @@ def test_svm_run_scores_above_chance_and_comes_back_from_its_folder(store, tmp_p
     torch.testing.assert_close(head_again.scores(torch.tensor([[3.0, -2.0]])), torch.tensor([[3.0, -2.0]]))
 
 
+@pytest.mark.slow
 def test_svm_weights_are_those_of_liblinear_on_the_training_list(store, tmp_path):
     fit(config(store, tmp_path / "r"))
     opened = Store.open(store)
@@ -217,6 +218,7 @@ def test_svm_on_a_run_reads_its_representation_and_keeps_its_attention(store, tr
     assert fit(config(store, tmp_path / "r", "svm", on=trained, settings=settings)).finished_before
 
 
+@pytest.mark.slow
 def test_svm_on_a_run_chooses_c_on_videos_that_the_head_was_not_fitted_on(store, trained, tmp_path):
     grid = (1e-6, 1e-3, 1.0, 100.0)
     result = fit(config(store, tmp_path / "r", "svm", on=trained, settings={"grid": ",".join(map(str, grid))}))

@@ -94,6 +94,7 @@ def test_members_are_every_combination_named_by_what_varies(store, tmp_path):
     assert [(m.fit.out.name, m.fit.seed) for m in one] == [("split=b", 0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -267,6 +268,7 @@ def test_a_sweep_asks_for_complete_streams_before_its_first_fit(store, tmp_path)
     assert len(members(swept)) == 2  # laying them out, as `submit` does ahead of an extraction, needs no streams
 
 
+@pytest.mark.slow
 def test_heads_that_are_swept_need_no_head(store, tmp_path):
     given = ["--store", str(store), "--preset", "small", "--device", "cpu", "--out", str(tmp_path / "r"), "--json"]
     given += [f"--set={key}={value}" for key, value in QUICK.items()]

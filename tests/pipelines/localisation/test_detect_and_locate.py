@@ -96,6 +96,7 @@ def test_what_detect_says_is_what_its_file_is_worth(run: Path, tmp_path: Path) -
     assert official["detections"] == result["proposals"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["thumos14", "activitynet"])
 def test_the_store_says_the_same_of_the_file_of_detect_by_either_rule(run: Path, store: Path, rule: str) -> None:
     result = command("detect", run, "--set", "score_threshold=0.2")

@@ -131,6 +131,7 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     assert sorted(row[0] for row in data["r0"]["rows"]) == sorted(ids)
 
 
+@pytest.mark.slow
 def test_several_labels_each_have_no_matrix_and_bars_of_precision(tmp_path: Path) -> None:
     given = planted()
     labels = np.concatenate([given["labels"], (given["labels"] + 1) % 6], axis=1)

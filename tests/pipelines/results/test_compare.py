@@ -130,6 +130,7 @@ def test_command_prints_a_table_and_json(tmp_path):
     assert json.loads(done.stdout)["pairs"][0]["p_value"] == 0.5
 
 
+@pytest.mark.slow
 def test_tables_for_other_programs_say_what_the_comparison_says(tmp_path):
     runs = [evaluated(tmp_path / "a_1, b&c|d", "aabb", "aaaa"), evaluated(tmp_path / "50%", "abbb", "aaaa", seed=3)]
     told = json.loads(vidatt("compare", *runs, "--json").stdout)["runs"]

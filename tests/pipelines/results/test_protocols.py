@@ -242,6 +242,7 @@ def test_runs_that_are_not_one_head_on_other_splits_are_refused(splits, tmp_path
         evaluate_officially([runs[0], tmp_path / "plain"], device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

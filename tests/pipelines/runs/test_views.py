@@ -155,6 +155,7 @@ def test_results_of_other_views_lie_beside_each_other(tmp_path: Path, head: dict
     assert by_name.scores == usual.scores
 
 
+@pytest.mark.slow
 def test_a_store_of_one_set_is_fitted_and_told_as_ever(tmp_path: Path, head: dict[str, object]) -> None:
     store = _store(tmp_path / "s.zarr", "train:3", 3)
     done = fit(FitConfig(store=store.path, out=tmp_path / "r", **head))  # type: ignore[arg-type]
