@@ -34,6 +34,7 @@ LENGTHS = st.one_of(
 )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(LENGTHS, st.integers(1, 3), st.sampled_from([1, 2, 3]), st.sampled_from([1, 4, 7]), st.integers(1, 5), st.data())

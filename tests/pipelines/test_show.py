@@ -113,6 +113,7 @@ def test_a_fit_that_was_not_finished_is_continued_by_what_the_message_says(made:
     shutil.rmtree(made / "unfinished")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_folder_of_runs_is_taken_wherever_runs_are(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
@@ -216,6 +217,7 @@ def test_a_store_keeps_its_commands_beside_it_and_they_continue_it_from_anywhere
     assert any(step.command == f"vidatt fit-head --head stan --store {store}" for step in done.next)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_videos_that_failed_are_retried_by_what_status_says(tmp_path: Path) -> None:
     generate(tmp_path / "videos", videos=6, shapes=2, motions=1, frames=12, n_jobs=1)

@@ -23,6 +23,7 @@ def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
     return json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1]}
 
 
+@pytest.mark.long
 def test_fit_extend_fit_again(tmp_path: Path) -> None:
     generate(tmp_path / "made", videos=16, shapes=2, motions=1, frames=12, n_jobs=2)
     videos, store = tmp_path / "videos", tmp_path / "s.zarr"

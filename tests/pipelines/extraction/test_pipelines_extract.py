@@ -77,6 +77,7 @@ def test_four_slices_at_once_make_the_same_bytes(shapes: Path, reference: Path, 
     assert content(store) == content(reference)
 
 
+@pytest.mark.long
 def test_slurm_array_variables_choose_the_slice(shapes: Path, tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     env = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "1"}

@@ -92,6 +92,7 @@ def test_streams_equal_their_parts_computed_by_hand(shapes: Path, store: Path) -
         assert ours.any()
 
 
+@pytest.mark.long
 def test_adding_a_stream_touches_no_existing_file(shapes: Path, store: Path, tmp_path: Path) -> None:
     grown = tmp_path / "s.zarr"
     _extract(shapes, grown, "--streams", "rgb", "--window", "16")
@@ -107,6 +108,7 @@ def test_adding_a_stream_touches_no_existing_file(shapes: Path, store: Path, tmp
         assert all(after[key] == reference[key] for key in files)
 
 
+@pytest.mark.long
 def test_flow_in_the_worker_and_in_the_decoder_agree(shapes: Path, store: Path, tmp_path: Path) -> None:
     other = tmp_path / "s.zarr"
     _extract(shapes, other, "--streams", "flow", "--window", "16", "--flow-engine", "torch")
@@ -124,6 +126,7 @@ def test_another_flow_is_refused(shapes: Path, store: Path) -> None:
     assert content(store) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rule", "count"), [("10crop", 10), ("train:2", 2)])
 def test_views_are_a_leading_axis(shapes: Path, tmp_path: Path, rule: str, count: int) -> None:
     path = tmp_path / "s.zarr"

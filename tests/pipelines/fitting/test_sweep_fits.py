@@ -183,6 +183,7 @@ def options(store: Path, out: Path, **settings: str) -> list[object]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_command_runs_jobs_side_by_side_and_a_failing_fit_ends_no_other(store, tmp_path):
     extra = ["--streams", "rgb", "--set=optimiser=sgd", "--sweep", "lr=0.01,1e38", "--seeds", 2, "--jobs", 2, "--json"]

@@ -103,6 +103,7 @@ def test_attention_of_several_runs_is_averaged(folder: Path, tmp_path: Path, rul
     assert result["proposals"] > 0
 
 
+@pytest.mark.long
 def test_runs_that_do_not_fit_each_other_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     rgb, flow, out = folder / "rgb", folder / "flow", ("--out", tmp_path / "o.txt")
 

@@ -36,6 +36,7 @@ def picture(uri: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), flags)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_frames_are_those_of_the_segments(made: Made) -> None:
     folder = made[0].parent
