@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import RefusedError, UsageError
+from ...errors import RefusedError, UsageError, WeightsError
 from ...extract.streams import StreamConfig
 
 
@@ -51,19 +51,13 @@ def stream_of(name: str, recipe: Mapping[str, Any], *, weights: Path | None = No
 
 def _weights(stream: str, backbone: str, recipe: Mapping[str, Any], file: Path | None) -> str:
     """Return what `--weights` of an extraction would name."""
-    from ...extract.backbones.weights import file_sha256, weights_registry
+    from ...extract.backbones.weights import weights_registry
 
     if not recipe:
         return "default"  # a descriptor, which has none
     name, digest = str(recipe["name"]), str(recipe["sha256"])
     if file is not None:
-        if not file.is_file():
-            raise UsageError(f"--weights {stream}={file}: there is no such file.")
-        if (found := file_sha256(file)) != digest:
-            raise UsageError(
-                f"--weights {stream}={file} has SHA-256 {found[:16]}..., the stream was made with {digest[:16]}... "
-                f"({name}); name that file."
-            )
+        require_digest(stream, file, name=name, digest=digest)
         return str(file)
     if name == "random" or name in weights_registry():
         return name
@@ -73,6 +67,25 @@ def _weights(stream: str, backbone: str, recipe: Mapping[str, Any], file: Path |
         f"Stream {stream!r} was made with the weights in a file {name!r} (SHA-256 {digest[:16]}...); name it with "
         f"--weights {stream}=PATH."
     )
+
+
+def require_digest(stream: str, file: Path, *, name: str, digest: str) -> None:
+    """Refuse a file that is not the one of the weights that a stream was made with.
+
+    Raises
+    ------
+    WeightsError
+        If it is not there, or has another SHA-256.
+    """
+    from ...extract.backbones.weights import file_sha256
+
+    if not file.is_file():
+        raise WeightsError(f"--weights {stream}={file}: there is no such file.")
+    if (found := file_sha256(file)) != digest:
+        raise WeightsError(
+            f"--weights {stream}={file} has SHA-256 {found[:16]}..., stream {stream!r} was made with {digest[:16]}... "
+            f"({name}); name that file."
+        )
 
 
 def _preprocessing(recipe: Mapping[str, Any] | None) -> str | None:

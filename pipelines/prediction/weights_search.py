@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import WeightsError
 from ...extract.backbones.weights import file_sha256, weights_folder, weights_registry
+from ..extraction.remake import require_digest
 
 SUFFIXES = frozenset((".pth", ".pt", ".safetensors", ".npz", ".pickle", ".bin"))
 """Of files that may hold weights: only these of a folder are read for their digest."""
@@ -38,13 +39,7 @@ def find_weights(stream: str, recipe: Mapping[str, Any], named: Path | None = No
             raise WeightsError(f"--weights {stream}={named}: stream {stream!r} was made without a file; leave it out.")
         return None
     if named is not None:
-        if not named.is_file():
-            raise WeightsError(f"--weights {stream}={named}: there is no such file.")
-        if (found := file_sha256(named)) != digest:
-            raise WeightsError(
-                f"--weights {stream}={named} has SHA-256 {found[:16]}..., stream {stream!r} was made with "
-                f"{digest[:16]}... ({name}); name that file."
-            )
+        require_digest(stream, named, name=name, digest=digest)
         return named
     for path in _candidates(name):
         if file_sha256(path) == digest:

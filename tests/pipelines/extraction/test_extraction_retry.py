@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from testkit.commands import start_vidatt, vidatt
+from testkit.commands import run, start_vidatt, vidatt
 from testkit.stores import content
 
 from vidatt.cache.store import Store
@@ -58,13 +56,6 @@ def extract(
     return ["extract", "--dataset", "list", "--videos", folder, "--annotations", folder.parent / "list.csv",
             "--store", store, "--recipe", "hands", "--streams", streams, *SIZE, "--sampler", sampler,
             "--window", "16", "--shard-videos", "2", "--workers", "1", *more]  # fmt: skip
-
-
-def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    done = vidatt(*arguments, "--json")
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1]}
 
 
 def break_some(folder: Path) -> dict[str, bytes]:

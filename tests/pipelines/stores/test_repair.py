@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from testkit.commands import start_vidatt, vidatt
+from testkit.commands import run, start_vidatt, vidatt
 from testkit.stores import content
 
 from vidatt.cache.store import Store
 from vidatt.extract.datasets.generator import generate
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-
-
-def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
-    done = vidatt(*arguments, "--json")
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1]}
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ signals and exit status.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Any
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["torch", "zarr", "h5py", "google_crc32c", "safetensors.torch"])  # not vidatt itself
@@ -120,3 +122,11 @@ def vidatt(
     running = start_vidatt(*arguments, cwd=cwd, env=env)
     code = running.wait(timeout)
     return subprocess.CompletedProcess(running.arguments, code, running.stdout, running.stderr)
+
+
+def run(*arguments: str | Path, code: int = 0) -> dict[str, Any]:
+    """Run `vidatt ... --json` to an exit code; its object, or the last line of its error."""
+    done = vidatt(*arguments, "--json")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().splitlines()[-1]}
